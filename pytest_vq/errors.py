@@ -1,0 +1,52 @@
+"""The tree of errors this package raises on purpose.
+
+Every message says what happened, where, and what to do next, because in CI the message is all the reader has.
+"""
+
+
+class VqError(Exception):
+    """Base of every error raised on purpose by pytest-vq."""
+
+
+class SelectionError(VqError):
+    """A model, precision, batch or option value that does not exist; names the nearest valid ones."""
+
+
+class RegistrationError(VqError):
+    """A model that cannot join the catalog: a name taken twice, or an impossible input shape."""
+
+
+class BuildError(VqError):
+    """A model could not be built or loaded: unreachable checkpoint, or one that does not fit its config."""
+
+
+class PrecisionError(VqError):
+    """A precision scheme did not do what its name says: no layer touched, wrong stored type, same bytes as another."""
+
+
+class OutputError(VqError):
+    """A forward pass gave something that cannot be compared: not a tensor, not finite, or degenerate."""
+
+
+class MeasurementError(VqError):
+    """A measurement could not be made, or cannot be trusted."""
+
+
+class DeviceOutOfMemoryError(MeasurementError):
+    """The device (or the host) ran out of memory while a pair was built or measured."""
+
+
+class DeviceLostError(MeasurementError):
+    """A kernel crashed and took the device context with it: nothing more can run on it in this process."""
+
+
+class DeviceUnavailableError(VqError):
+    """The accelerator that was asked for is not there."""
+
+
+class BaselineError(VqError):
+    """A baseline file is unreadable, truncated, of a newer schema, or cannot be written."""
+
+
+class ResultsError(VqError):
+    """Results cannot be written or read: directory not writable, disk full, or not a results file."""
