@@ -24,7 +24,7 @@ class ModelSpec:
     architecture: str
     input_shape: tuple[int, int, int]  # channels, height, width; no batch axis
     parameters: int | None  # None until a user's model has been built once
-    head: str | None  # dotted name of the module that every scheme leaves unquantized
+    heads: tuple[str, ...]  # dotted names of the modules (with all below them) that every scheme leaves unquantized
     checkpoint: str | None = None
     revision: str | None = None
     min_sqnr_db: dict[str, float] = field(default_factory=dict, hash=False)  # per precision, where it differs
