@@ -1,0 +1,144 @@
+"""How one baseline file reads on disk: JSON laid out so that git shows an append as added lines.
+
+Each process's estimates take one line, and commas lead a line instead of ending the one before: appending a process
+adds a line and touches no other (while the anchor is still growing, it adds the same line there too). Keys are sorted,
+entries too, so equal baselines are equal files.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from pytest_vq.errors import BaselineError
+from pytest_vq.record import SCHEMA_VERSION, Entry, Estimates, Setup
+
+_SLUG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_SUFFIX = ".json"
+_POSITIVE = ("samples", "model_size_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineFile:
+    """The content of ``<device>/<model>.json``."""
+
+    device: str
+    device_name: str
+    model: str
+    entries: tuple[Entry, ...]
+    schema_version: int = SCHEMA_VERSION
+
+
+def path_of(root: Path, device_slug: str, model: str) -> Path:
+    """The file of ``model`` on a device. Names become one path component each: no name can lead outside ``root``.
+
+    Raises BaselineError on a slug that is not a plain directory name, or on an empty model name.
+    """
+    if not model:
+        raise BaselineError("a model without a name cannot have a baseline: register it under a name")
+    name = quote(model, safe="")
+    if name.startswith("."):
+        name = "%2E" + name[1:]
+    return device_directory(root, device_slug) / (name + _SUFFIX)
+
+
+def device_directory(root: Path, device_slug: str) -> Path:
+    """The directory of one device's baselines. Raises BaselineError on a slug that is not a plain directory name."""
+    if not _SLUG.fullmatch(device_slug):
+        raise BaselineError(f"{device_slug!r} is no device slug (letters, digits, '.', '_' and '-'): see {root}")
+    return root / device_slug
+
+
+def model_of(path: Path) -> str | None:
+    """The model whose baselines ``path`` holds; None for a file that is not a baseline's."""
+    if path.suffix != _SUFFIX or path.name.startswith("."):
+        return None
+    return unquote(path.name.removesuffix(_SUFFIX))
+
+
+def encode(stored: BaselineFile) -> bytes:
+    """``stored`` as the bytes of its file. Raises BaselineError on figures no baseline can hold (not finite ...)."""
+    import msgspec
+
+    _check(stored)
+    line = msgspec.json.Encoder(order="sorted").encode
+    entries = "\n,".join(_entry_text(entry, line) for entry in sorted(stored.entries, key=lambda e: _order(e.setup)))
+    try:
+        head = f'"device":{_text(line, stored.device)},\n"device_name":{_text(line, stored.device_name)}'
+        tail = f'"model":{_text(line, stored.model)},\n"schema_version":{stored.schema_version}'
+    except UnicodeEncodeError as error:
+        raise BaselineError(f"baselines of {stored.model!r}: a name that is not valid Unicode ({error})") from error
+    return f'{{{head},\n"entries":[\n {entries}\n],\n{tail}}}\n'.encode()
+
+
+def decode(data: bytes, path: Path) -> BaselineFile:
+    """The baselines in ``data``, read from ``path``. Raises BaselineError naming the file, and what to do about it."""
+    import msgspec
+
+    restore = f"restore it from git (git checkout -- {path}), or delete it and record anew with --vq-save"
+    try:
+        raw = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BaselineError(f"{path} is not JSON ({error}): truncated, or an unfinished merge? {restore}") from error
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise BaselineError(f"{path} is not a baseline file: it has no schema_version; {restore}")
+    if version > SCHEMA_VERSION:
+        raise BaselineError(
+            f"{path} has schema version {version}, this pytest-vq reads up to {SCHEMA_VERSION}: upgrade pytest-vq"
+        )
+    try:
+        stored = msgspec.convert(raw, BaselineFile)
+        _check(stored)
+    except (msgspec.ValidationError, BaselineError) as error:
+        raise BaselineError(f"{path} is not a valid baseline file ({error}); {restore}") from error
+    return stored
+
+
+def _check(stored: BaselineFile) -> None:
+    setups = [entry.setup for entry in stored.entries]
+    if len(set(setups)) != len(setups):
+        raise BaselineError(f"two entries of {stored.model} have the same setup")
+    for entry in stored.entries:
+        if not entry.processes or not entry.anchor.estimates:
+            raise BaselineError(f"an entry of {stored.model} at {entry.setup.precision} has no process or no anchor")
+        for estimates in (*entry.anchor.estimates, *entry.processes):
+            _check_figures(estimates, f"{stored.model} at {entry.setup.precision}")
+
+
+def _check_figures(estimates: Estimates, whose: str) -> None:
+    """JSON would turn NaN into "not measured", and the gate takes logarithms: neither may get in."""
+    for field in fields(estimates):
+        value = getattr(estimates, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BaselineError(f"{whose}: {field.name} is {value}, which is not a figure")
+        timed = field.name.endswith("_ms") or field.name.startswith("speedup") or field.name in _POSITIVE
+        if timed and value is not None and value <= 0:
+            raise BaselineError(f"{whose}: {field.name} is {value}, which is not above 0")
+
+
+def _entry_text(entry: Entry, line: Any) -> str:
+    anchor = entry.anchor
+    return (
+        f'{{"anchor":{{"date_utc":{_text(line, anchor.date_utc)},"estimates":[\n'
+        f'{_lines(anchor.estimates, line)}\n  ],"reason":{_text(line, anchor.reason)}}},\n'
+        f'  "processes":[\n{_lines(entry.processes, line)}\n  ],\n  "setup":{_text(line, entry.setup)}}}'
+    )
+
+
+def _lines(estimates: tuple[Estimates, ...], line: Any) -> str:
+    return "   " + "\n  ,".join(_text(line, one) for one in estimates)
+
+
+def _text(line: Any, value: Any) -> str:
+    encoded: bytes = line(value)
+    return encoded.decode()
+
+
+def _order(setup: Setup) -> tuple[str, int, str, str, int, bool]:
+    threads = -1 if setup.threads is None else setup.threads
+    return (setup.precision, setup.batch, setup.protocol, setup.weights, threads, setup.tf32)

@@ -1,0 +1,1 @@
+"""What a run leaves behind: one small renderer per format, all from records alone."""
