@@ -1,0 +1,169 @@
+"""From a ModelSpec to the FP32 model on the CPU that every precision starts from, and to its inputs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_vq.catalog import registry
+from pytest_vq.catalog.initialize import can_start_on_meta, fill_mobilevit, fill_transformer, generator_for
+from pytest_vq.catalog.output import output_tensor
+from pytest_vq.errors import BuildError, SelectionError
+from pytest_vq.spec import ModelSpec
+
+__all__ = ["build_meta", "build_source", "example_inputs", "labelled_images", "output_tensor", "weights_kind"]
+
+WEIGHTS = ("random", "pretrained")
+STATISTICS_IMAGES = 2  # of 256 x 256 pixels: every batch norm sees at least 128 values a channel
+
+
+def build_source(spec: ModelSpec, weights: str = "random") -> nn.Module:
+    """The FP32 model on the CPU that every precision of ``spec`` starts from: in eval mode, without gradients.
+
+    Args:
+        spec: the model.
+        weights: for the study's models ``random`` (the same bits at every call, in every process) or ``pretrained``
+            (the hub or its cache). ``vit-digits`` always has its shipped weights, a user's model its own.
+
+    Raises:
+        BuildError: the checkpoint cannot be had or does not fit, or the user's function did not give an FP32 module
+            on the CPU.
+        SelectionError: ``weights`` is neither of the two.
+    """
+    _check_weights(weights)
+    if spec.is_local:
+        model = _build_local(spec)
+    elif spec.name == registry.DIGITS:
+        model = _build_digits(spec)
+    elif weights == "pretrained":
+        model = _build_pretrained(spec)
+    else:
+        model = _build_random(spec)
+    return model.eval().requires_grad_(False)
+
+
+def build_meta(spec: ModelSpec) -> nn.Module:
+    """The catalog's model ``spec`` on the meta device: its layers and shapes, without memory for weights."""
+    with torch.device("meta"):
+        return _instantiate(spec).float().eval()
+
+
+def weights_kind(spec: ModelSpec, requested: str) -> str:
+    """What the weights of ``build_source(spec, requested)`` are: random, pretrained, trained (shipped) or local."""
+    _check_weights(requested)
+    if spec.is_local:
+        return "local"
+    return "trained" if spec.name == registry.DIGITS else requested
+
+
+def example_inputs(spec: ModelSpec, batch: int) -> Tensor:
+    """Standard-normal images ``[batch, channels, height, width]``, FP32 on the CPU; the same at every call."""
+    if batch < 1:
+        raise SelectionError(f"batch {batch} is impossible: a request has at least 1 image")
+    return torch.randn(batch, *spec.input_shape, generator=generator_for(f"{spec.name}: inputs"), dtype=torch.float32)
+
+
+def labelled_images(spec: ModelSpec) -> tuple[Tensor, Tensor] | None:
+    """Held-out images (FP32 ``[n, channels, height, width]``) and labels (INT64 ``[n]``); None where there are none."""
+    if spec.name != registry.DIGITS or spec.is_local:
+        return None
+    from safetensors.torch import load_file
+
+    held_out = load_file(registry.DATA / "digits-heldout.safetensors")
+    return scale_digits(held_out["images"]), held_out["labels"].long()
+
+
+def scale_digits(images: Tensor) -> Tensor:
+    """Digits as stored (integers 0 to 16) as ``vit-digits`` takes them: FP32, about -1 to 1."""
+    return images.float() / 8.0 - 1.0
+
+
+def _check_weights(weights: str) -> None:
+    if weights not in WEIGHTS:
+        raise SelectionError(f"weights {weights!r} do not exist: choose {' or '.join(WEIGHTS)}")
+
+
+def _kind(spec: ModelSpec) -> Any:
+    import transformers
+
+    return getattr(transformers, spec.architecture)
+
+
+def _config(spec: ModelSpec) -> Any:
+    """A fresh config each time: transformers writes what it decides (its dtype) into the one it is given."""
+    text = (registry.DATA / f"{spec.name}.json").read_text(encoding="utf-8")
+    return _kind(spec).config_class.from_dict(json.loads(text))
+
+
+def _arguments(spec: ModelSpec) -> dict[str, Any]:
+    return dict(registry.table()[spec.name]["arguments"])
+
+
+def _instantiate(spec: ModelSpec) -> nn.Module:
+    model: nn.Module = _kind(spec)(_config(spec), **_arguments(spec))
+    return model
+
+
+def _build_random(spec: ModelSpec) -> nn.Module:
+    model = build_meta(spec)
+    if can_start_on_meta(model):
+        model = model.to_empty(device="cpu")
+    else:
+        # Slower: every weight is drawn twice, and the library's own draw must not move the caller's generator.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            model = _instantiate(spec).float()
+    generator = generator_for(spec.name)
+    config: Any = model.config
+    if config.model_type == "mobilevit":
+        images = torch.randn(STATISTICS_IMAGES, *spec.input_shape, generator=generator)
+        fill_mobilevit(model, generator, images)
+    else:
+        scale = getattr(config, "layer_scale_init_value", getattr(config, "layerscale_value", 1.0))
+        fill_transformer(model, generator, float(scale))
+    return model
+
+
+def _build_pretrained(spec: ModelSpec) -> nn.Module:
+    from pytest_vq.catalog.pretrained import load_checkpoint
+
+    shapes = {name: tensor.shape for name, tensor in build_meta(spec).state_dict().items()}
+    return load_checkpoint(spec, _kind(spec), _arguments(spec), shapes)
+
+
+def _build_digits(spec: ModelSpec) -> nn.Module:
+    from pytest_vq.catalog.pretrained import load_shipped
+
+    return load_shipped(spec.name, registry.DATA / f"{spec.name}.safetensors", _kind(spec), _config(spec))
+
+
+def _build_local(spec: ModelSpec) -> nn.Module:
+    assert spec.build is not None
+    try:
+        model: object = spec.build()
+    except Exception as error:
+        raise BuildError(
+            f"{spec.name}: its function {spec.architecture} raised {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise BuildError(
+            f"{spec.name}: its function {spec.architecture} returned a {type(model).__name__}; "
+            "it must return a torch.nn.Module with its weights, FP32, on the CPU"
+        )
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        _check_tensor(spec, name, tensor)
+    return model
+
+
+def _check_tensor(spec: ModelSpec, name: str, tensor: Tensor) -> None:
+    if tensor.device.type != "cpu":
+        raise BuildError(
+            f"{spec.name}: {name} is on {tensor.device}; return the model on the CPU, it is moved from there"
+        )
+    is_parameter = isinstance(tensor, nn.Parameter)
+    if (is_parameter or tensor.is_floating_point()) and tensor.dtype != torch.float32:
+        raise BuildError(
+            f"{spec.name}: {name} is {tensor.dtype}; return the model in FP32 (model.float()), precisions start from it"
+        )
