@@ -71,6 +71,10 @@ class BaselineStore:
         stored = self._read(device_slug, model)
         return stored.entries if stored else ()
 
+    def entry(self, device_slug: str, model: str, setup: Setup) -> Entry | None:
+        """The baseline of one setup of ``model`` on a device; None when there is none."""
+        return next((entry for entry in self.entries(device_slug, model) if entry.setup == setup), None)
+
     def all_entries(self, device_slug: str) -> dict[str, tuple[Entry, ...]]:
         """Model -> its baselines, for every model recorded on a device."""
         return {model: self.entries(device_slug, model) for model in self.models(device_slug)}
