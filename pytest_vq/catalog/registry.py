@@ -219,10 +219,10 @@ def _check_free(name: str, build: Callable[[], nn.Module]) -> None:
 
 
 def _qualname(build: object) -> str:
-    return str(getattr(build, "__qualname__", type(build).__qualname__))
+    return str(getattr(build, "__qualname__", None) or repr(build))
 
 
-def _origin(build: object) -> tuple[str, str]:
-    code = getattr(inspect.unwrap(build) if callable(build) else build, "__code__", None)
-    file = code.co_filename if code is not None else getattr(build, "__module__", "?")
-    return str(file), _qualname(build)
+def _origin(build: Callable[[], nn.Module]) -> tuple[str, str]:
+    code = getattr(inspect.unwrap(build), "__code__", None)
+    # Without source code of its own (a partial, an instance) only the very same object is the same function.
+    return (code.co_filename, _qualname(build)) if code is not None else (repr(build), str(id(build)))
