@@ -1,0 +1,70 @@
+"""Every constant of the decision in one place, each with where it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The gate's constants; fractions are relative changes. ``docs/calibration.md`` has the simulations behind them."""
+
+    # Error. One-sided, for all pairs, metrics, references and looks of a suite together (Bonferroni).
+    suite_error: float = 0.01
+    timed_metrics: int = 2  # absolute latency and paired speedup
+    references: int = 2  # the recent processes and the anchor
+    max_looks: int = 3
+    pass_error: float = 0.01  # chance to PASS a true slowdown of the resolution, over all looks
+
+    # Smallest changes worth failing for, and the slowdown that a PASS excludes.
+    latency_tolerance: float = 0.03
+    speedup_tolerance: float = 0.02
+    resolution: float = 0.05
+    # A FAIL needs every fresh process to show this share of the tolerance: one disturbed process in three is common on
+    # shared machines and moves the mean of three past any normal-theory bound.
+    confirmation: float = 0.5
+
+    # Too few processes and no pool: the wide tolerances, and a typical between-process sigma for the interval's width.
+    uncalibrated_latency_tolerance: float = 0.10
+    uncalibrated_speedup_tolerance: float = 0.05
+    uncalibrated_sigma: float = 0.01
+    uncalibrated_error: float = 0.025  # one-sided: a 95 % interval that excludes no change
+    min_processes: int = (
+        5  # without a pool; with fewer, t quantiles make the "calibrated" rule blinder than the wide one
+    )
+    min_error_df: float = 4.0  # with a pool: the prior's and the pair's own degrees of freedom
+
+    # The pool of noise. Without one, a weak prior at what shared CPUs show for low quantiles and paired ratios.
+    default_prior_df: float = 4.0
+    default_prior_sigma: float = 0.015
+    sigma_floor: float = 0.001  # the event clock's 0.5 us on the shortest interval timed, 0.5 ms
+    min_pool_pairs: int = 3
+    max_prior_df_per_pair: float = 3.0  # k pairs cannot prove that all sigmas are equal
+    outlier_p: float = 0.01  # a pair whose own variance is this unlikely under the prior is judged on its own
+
+    # The sentinel: a move that is unlikely and worth the name sends absolute time to INCONCLUSIVE.
+    drift_p: float = 0.001
+    drift_minimum: float = 0.03
+    drift_sigma: float = 0.02  # where nothing better is known: a 10 % quantile's between processes on a shared CPU
+
+    # Memory and size.
+    memory_repeat_bytes: int = 512 * 1024  # below any tensor worth a name; used where repeats agree to the byte
+    memory_relative: float = 0.01
+    memory_minimum_bytes: int = 2 * 1024**2
+    cpu_memory_relative: float = 0.05  # resident memory moves in whole arenas
+    cpu_memory_minimum_bytes: int = 4 * 1024**2
+    size_relative: float = 0.001  # bytes of weights are deterministic; names and alignment in the file's header are not
+    size_minimum_bytes: int = 4 * 1024
+
+    power: float = 0.9  # "could have seen" means: would have failed this often
+
+    def fail_error(self, comparisons: int) -> float:
+        """The one-sided error of a single comparison at a single look."""
+        return self.suite_error / (max(comparisons, 1) * self.timed_metrics * self.references * self.max_looks)
+
+    def pass_error_per_look(self) -> float:
+        """The one-sided error of excluding the resolution at a single look."""
+        return self.pass_error / self.max_looks
+
+
+DEFAULT = Policy()

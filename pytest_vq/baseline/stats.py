@@ -1,0 +1,196 @@
+"""The statistics of processes: how noisy they are, learnt over all pairs, and what a difference between them proves.
+
+All on natural logarithms, positive = worse, one value a process. The functions take floats or numpy arrays alike: the
+calibration in ``bench/calibration`` runs the very same code on millions of simulated pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from pytest_vq.baseline.policy import DEFAULT, Policy
+from pytest_vq.record import Entry, Estimates
+
+LATENCY, LATENCY_FP32, SPEEDUP, SENTINEL = "latency", "latency of fp32", "speedup", "sentinel"
+PER_SENTINEL = " per sentinel"
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """The between-process variance of a device's pairs: scaled inverse chi-squared with ``df`` degrees of freedom."""
+
+    df: float
+    variance: float  # of natural logarithms
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What a device's baselines teach about noise: kind of metric -> prior; a kind too little is known of is absent."""
+
+    priors: Mapping[str, Prior] = field(default_factory=lambda: MappingProxyType({}))
+
+    def prior(self, kind: str) -> Prior | None:
+        """The prior of ``kind``; fp32's falls back to that of the other precisions."""
+        return self.priors.get(kind) or self.priors.get(kind.replace(LATENCY_FP32, LATENCY))
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One comparison at one look; arrays where the arguments were."""
+
+    fails: Any
+    improves: Any
+    passes: Any
+    critical: Any  # the effect (in logs) that the error rate demands
+
+
+def steady_ms(estimates: Estimates) -> float:
+    """The estimate that is steadiest between processes, in milliseconds: the 10 % quantile, else the median."""
+    return estimates.latency_ms if estimates.latency_q10_ms is None else estimates.latency_q10_ms
+
+
+def learn_noise(entries: Iterable[tuple[str, Entry]] | Iterable[Entry], policy: Policy = DEFAULT) -> Noise:
+    """The pool: per kind of timed metric, the prior of the between-process variance over a device's pairs.
+
+    ``entries`` are all baselines of one device. Kinds with fewer than ``policy.min_pool_pairs`` replicated pairs are
+    left out (their pairs are then judged on their own, or as uncalibrated).
+    """
+    found: dict[str, list[tuple[float, int]]] = {}
+    for item in entries:
+        entry = item if isinstance(item, Entry) else item[1]
+        for kind, values in _replicates(entry):
+            squares, df = scatter(values)
+            if df > 0:
+                found.setdefault(kind, []).append((squares / df, df))
+    priors = {}
+    for kind, spreads in found.items():
+        if len(spreads) >= policy.min_pool_pairs:
+            variances, dfs = zip(*spreads, strict=True)
+            priors[kind] = fit_prior(variances, dfs, policy)
+    return Noise(MappingProxyType(priors))
+
+
+def _replicates(entry: Entry) -> Iterable[tuple[str, list[list[float]]]]:
+    """Kind -> logs of the entry's processes, grouped by what makes them replicates of each other."""
+    timed = [p for p in entry.processes if p.latency_low_ms is not None]
+    kind = LATENCY_FP32 if entry.setup.precision == "fp32" else LATENCY
+    yield kind, _grouped([(p.device_uuid, math.log(steady_ms(p))) for p in timed])
+    paired = [(p, p.sentinel_ms) for p in timed if p.sentinel_ms is not None]
+    by_torch = [((p.device_uuid, p.versions.get("torch")), p, sentinel) for p, sentinel in paired]
+    yield kind + PER_SENTINEL, _grouped([(k, math.log(steady_ms(p) / s)) for k, p, s in by_torch])
+    yield SENTINEL, _grouped([(k, math.log(s)) for k, _, s in by_torch])
+    if entry.setup.precision != "fp32":
+        yield SPEEDUP, [[-math.log(p.speedup) for p in entry.processes if p.speedup and p.speedup_low is not None]]
+
+
+def _grouped(keyed: list[tuple[Any, float]]) -> list[list[float]]:
+    groups: dict[Any, list[float]] = {}
+    for key, value in keyed:
+        groups.setdefault(key, []).append(value)
+    return list(groups.values())
+
+
+def scatter(groups: Iterable[Sequence[float]]) -> tuple[float, int]:
+    """The sum of squares around each group's mean, and its degrees of freedom."""
+    squares, df = 0.0, 0
+    for values in groups:
+        if len(values) > 1:
+            mean = sum(values) / len(values)
+            squares += sum((v - mean) ** 2 for v in values)
+            df += len(values) - 1
+    return squares, df
+
+
+def fit_prior(variances: Sequence[float], dfs: Sequence[float], policy: Policy = DEFAULT) -> Prior:
+    """The prior of which ``variances`` (with ``dfs`` degrees of freedom) are draws.
+
+    Moments of log variances (Smyth 2004, "Linear models and empirical Bayes methods", section 6.2, as in limma's
+    fitFDist): their excess spread over what the degrees of freedom explain gives the prior's, through the inverse of
+    the trigamma function. Capped, because few pairs cannot prove that all are alike.
+    """
+    import numpy as np
+    from scipy.special import polygamma, psi
+
+    s2 = np.maximum(np.asarray(variances, dtype=float), policy.sigma_floor**2)
+    half = np.asarray(dfs, dtype=float) / 2
+    logs = np.log(s2) - psi(half) + np.log(half)
+    mean = float(logs.mean())
+    excess = float(logs.var(ddof=1) - polygamma(1, half).mean()) if len(s2) > 1 else 0.0
+    cap = policy.max_prior_df_per_pair * len(s2)
+    df = min(2 * inverse_trigamma(excess), cap) if excess > 0 else cap
+    variance = math.exp(mean + float(psi(df / 2)) - math.log(df / 2))
+    return Prior(df=df, variance=max(variance, policy.sigma_floor**2), pairs=len(s2))
+
+
+def inverse_trigamma(value: float) -> float:
+    """The x with trigamma(x) = ``value`` > 0, by Newton's iteration on 1/trigamma (Smyth 2004, appendix)."""
+    from scipy.special import polygamma
+
+    if value > 1e7:
+        return 1 / math.sqrt(value)
+    if value < 1e-6:
+        return 1 / value
+    x = 0.5 + 1 / value
+    for _ in range(50):
+        tri = float(polygamma(1, x))
+        step = tri * (1 - tri / value) / float(polygamma(2, x))
+        x += step
+        if -step / x < 1e-8:
+            break
+    return x
+
+
+def moderate(squares: Any, df: Any, prior_df: Any, prior_variance: Any, policy: Policy = DEFAULT) -> tuple[Any, Any]:
+    """The moderated variance and its degrees of freedom, from a pair's own sum of squares and the prior.
+
+    ``(d0 s0² + squares) / (d0 + df)``, on ``d0 + df`` degrees of freedom (Smyth 2004, section 3). A pair whose own
+    variance is implausible under the prior is noisier than its kind: the prior is dropped for it, as robust
+    variants do, or it would raise false alarms for ever.
+    """
+    import numpy as np
+    from scipy.special import fdtrc
+
+    variance = (prior_df * prior_variance + squares) / np.maximum(prior_df + df, 1e-9)
+    total = prior_df + df
+    own = squares / np.maximum(df, 1)
+    usable = (np.asarray(df) >= 2) & (np.asarray(prior_df) > 0)
+    ratio = np.where(usable, own / np.maximum(prior_variance, policy.sigma_floor**2), 0.0)
+    alone = usable & (fdtrc(np.maximum(df, 1), np.maximum(prior_df, 1e-9), ratio) < policy.outlier_p)
+    variance = np.where(alone, own, variance)
+    return np.maximum(variance, policy.sigma_floor**2), np.where(alone, df, total)
+
+
+def judge(
+    effect: Any,
+    least: Any,
+    most: Any,
+    error: Any,
+    df: Any,
+    tolerance: float,
+    resolution: float,
+    alphas: tuple[float, float],
+    policy: Policy = DEFAULT,
+) -> Judgement:
+    """One look at one comparison: mean ``effect`` with standard ``error`` on ``df``; logs, positive = worse.
+
+    ``least`` and ``most`` are the best and worst fresh process's own effects: each must confirm a change for the
+    change to count. ``alphas`` are the one-sided errors of finding a change and of excluding the resolution.
+    """
+    critical = error * quantile(1 - alphas[0], df)
+    worth, confirming = math.log1p(tolerance), policy.confirmation * math.log1p(tolerance)
+    fails = (effect > critical) & (effect >= worth) & (least >= confirming)
+    improves = (effect < -critical) & (effect <= -worth) & (most <= -confirming)
+    passes = effect + error * quantile(1 - alphas[1], df) < math.log1p(resolution)
+    return Judgement(fails, improves, passes, critical)
+
+
+def quantile(probability: float, df: Any) -> Any:
+    """Student's t quantile; normal for infinite ``df``."""
+    from scipy.special import stdtrit
+
+    return stdtrit(df, probability)
