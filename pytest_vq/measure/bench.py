@@ -1,0 +1,243 @@
+"""One pair from its spec to its record: built, checked, its memory measured, then timed against FP32."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from statistics import fmean, median
+from typing import Any
+
+import torch
+
+from pytest_vq import precision
+from pytest_vq.catalog.build import example_inputs, weights_kind
+from pytest_vq.errors import PrecisionError
+from pytest_vq.measure.clock import Call
+from pytest_vq.measure.device import Device, guarded, open_device
+from pytest_vq.measure.device_time import device_time_ms
+from pytest_vq.measure.fidelity import Fidelity, accuracy, check_output, compare
+from pytest_vq.measure.lock import device_lock
+from pytest_vq.measure.memory import MemoryFigures
+from pytest_vq.measure.reference import Reference, forward
+from pytest_vq.measure.sampler import Sampled, StopRule, sample
+from pytest_vq.measure.sentinel import sentinel
+from pytest_vq.measure.timing import Estimate, PairTimes, paired_speedup
+from pytest_vq.options import Options
+from pytest_vq.precision.convert import Converted, SameBytesGuard, convert
+from pytest_vq.record import Record, Setup, Timing
+from pytest_vq.spec import FP32, Case, ModelSpec
+
+_SENTINEL = "sentinel"
+# An accelerator's FP32 agrees with the CPU's to about 110 dB; TF32 in its place would reach about 56 dB.
+_MIN_FP32_SQNR_DB = 75.0
+_THROUGHPUT_S = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A record without a verdict, and the samples behind its latency, in milliseconds."""
+
+    record: Record
+    samples_ms: tuple[float, ...]
+
+
+class Bench:
+    """Measures pairs on one device, one after another, leaving nothing behind on it."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._device: Device | None = None
+        self._reference: Reference | None = None
+        self._fp32_peak_bytes: dict[tuple[str, int], int | None] = {}
+        self._same_bytes = SameBytesGuard()
+
+    @property
+    def device(self) -> Device:
+        """The device, opened at first use."""
+        if self._device is None:
+            self._device = open_device(self._options.gpu, self._options.threads)
+        return self._device
+
+    def release(self) -> None:
+        """Let go of the model that is kept for the next precision, and of the device's memory."""
+        self._reference = None
+        if self._device is not None:
+            self._device.release()
+
+    def measure(self, case: Case) -> Measured:
+        """Measure ``case``. Raises a ``VqError`` that names the pair; the next pair is unharmed by it."""
+        device = self.device
+        with guarded(device, case.id):
+            reference = self._reference_of(case.model)
+        try:
+            with device_lock(device.environment.device_uuid), guarded(device, case.id), torch.inference_mode():
+                return self._measure(case, reference)
+        finally:
+            device.release()
+
+    def time(self, call: Call) -> Timing:
+        """Time any callable by the same clock, warm-up, stop rule and memory reset as the pairs."""
+        device = self.device
+        with device_lock(device.environment.device_uuid), guarded(device, "gpu_timer"):
+            device.memory.mark()
+            memory = device.memory.measure(call)
+            samples = sample({"call": call}, "call", device.clock, self._stop_rule()).samples["call"]
+        latency = Estimate.of(samples.times_ms)
+        return Timing(
+            latency_ms=latency.value,
+            latency_low_ms=latency.low,
+            latency_high_ms=latency.high,
+            samples_ms=samples.times_ms,
+            peak_memory_bytes=memory.peak_bytes,
+            stop_reason=samples.stop_reason,
+        )
+
+    def _stop_rule(self) -> StopRule:
+        budget_s = self._options.budget_s
+        return StopRule.study(budget_s) if self._options.protocol == "study" else StopRule(budget_s=budget_s)
+
+    def _reference_of(self, model: ModelSpec) -> Reference:
+        if self._reference is None or self._reference.model != model:
+            self._reference = None  # before the next is built: two giants may not fit
+            self._reference = Reference.of(model, self._options.weights)
+        return self._reference
+
+    def _measure(self, case: Case, reference: Reference) -> Measured:
+        # Before the mark, so that neither the reference's forward nor a library's import counts as the candidate's.
+        precision.load_handler(case.precision)
+        reference.answer(case.batch)
+        fp32_peak_bytes = None if case.is_reference else self._reference_peak_bytes(case, reference)
+        self.device.memory.mark()
+        converted, request = self._place(case, reference)
+        self._same_bytes.check(case.model.name, case.precision.name, converted.fingerprint)
+        answers = self._check_answers(case, reference, converted)
+        memory = self.device.memory.measure(request)
+        if case.is_reference:
+            fp32_peak_bytes = self._fp32_peak_bytes[case.model.name, case.batch] = memory.peak_bytes
+        before = self.device.telemetry.read()
+        times = self._time(case, reference, request)
+        after = self.device.telemetry.read()
+        record = Record(
+            **self._identity(case, reference, converted),
+            **times.columns(),
+            **answers,
+            **_memory_columns(memory, fp32_peak_bytes),
+            device_memory_bytes=before.get("device_memory_bytes"),
+            disturbance=self.device.telemetry.disturbance(before, after),
+            telemetry={"before": before, "after": after},
+        )
+        return Measured(record, times.samples.times_ms)
+
+    def _place(self, case: Case, reference: Reference) -> tuple[Converted, Call]:
+        """The model of ``case`` on the device, and a request to it."""
+        device = self.device.torch_device
+        converted = convert(reference.source, case.precision, device=device, heads=case.model.heads)
+        images = example_inputs(case.model, case.batch).to(device, converted.dtype)
+        return converted, partial(converted.module, images)
+
+    def _reference_peak_bytes(self, case: Case, reference: Reference) -> int | None:
+        """FP32's peak, for ``memory_reduction``: taken once, alone on the device, whatever the order of the tests."""
+        key = (case.model.name, case.batch)
+        if key not in self._fp32_peak_bytes:
+            self.device.memory.mark()
+            _, request = self._place(_fp32_of(case), reference)
+            self._fp32_peak_bytes[key] = self.device.memory.measure(request).peak_bytes
+        return self._fp32_peak_bytes[key]
+
+    def _check_answers(self, case: Case, reference: Reference, converted: Converted) -> dict[str, Any]:
+        """Columns of fidelity and accuracy; output that cannot be used is an error."""
+        expected = reference.answer(case.batch)
+        images = reference.images(case.batch).to(self.device.torch_device, converted.dtype)
+        output = forward(converted.module, images, case.id)
+        check_output(output, case.id, like=expected)
+        fidelity = compare(expected, output)
+        if case.is_reference:
+            self._check_fp32(case, fidelity)
+        else:
+            reference.check_distinct(case, fidelity.sqnr_db)
+        columns = dict.fromkeys(asdict(fidelity)) if case.is_reference else asdict(fidelity)
+        labels = reference.labelled[1] if reference.labelled else None
+        if labels is None:  # without trained answers, which output is largest says nothing
+            columns["top1_agreement"] = None
+        return columns | {
+            "accuracy": None if labels is None else accuracy(output, labels),
+            "labelled_images": None if labels is None else len(labels),
+        }
+
+    def _check_fp32(self, case: Case, fidelity: Fidelity) -> None:
+        if fidelity.sqnr_db < _MIN_FP32_SQNR_DB:
+            raise PrecisionError(
+                f"{case.id}: only {fidelity.sqnr_db:.0f} dB from FP32 on the CPU: this is not FP32. "
+                "Look for TF32 or autocast, switched on by the model or the environment."
+            )
+
+    def _time(self, case: Case, reference: Reference, request: Call) -> PairTimes:
+        device, name = self.device, case.precision.name
+        workloads: dict[str, Call] = {_SENTINEL: sentinel(device.torch_device)}
+        if not case.is_reference:
+            workloads[FP32] = self._fp32_request(case, reference)
+        workloads[name] = request
+        sampled = sample(workloads, name, device.clock, self._stop_rule(), brief=frozenset({_SENTINEL}))
+        latency_ms = median(sampled.samples[name].times_ms)
+        return PairTimes(
+            samples=sampled.samples[name],
+            sentinel=sampled.samples[_SENTINEL],
+            speedup=None if case.is_reference else paired_speedup(sampled, FP32, name),
+            throughput_ips=self._throughput_ips(case, request, sampled),
+            device_time_ms=device_time_ms(request, latency_ms) if device.is_accelerator else None,
+        )
+
+    def _fp32_request(self, case: Case, reference: Reference) -> Call:
+        if self.device.is_accelerator:
+            return self._place(_fp32_of(case), reference)[1]
+        return partial(reference.source, example_inputs(case.model, case.batch))  # already where it must be: no copy
+
+    def _throughput_ips(self, case: Case, request: Call, sampled: Sampled) -> float:
+        """Images per second, calls back to back; on a CPU, where a call returns when done, that is what was sampled."""
+        times_ms = sampled.samples[case.precision.name].times_ms
+        if not self.device.is_accelerator:
+            return case.batch * 1e3 / fmean(times_ms)
+        calls = max(1, round(_THROUGHPUT_S * 1e3 / median(times_ms)))
+        return case.batch * 1e3 / self.device.clock.time_ms(request, 1, calls)[0]
+
+    def _identity(self, case: Case, reference: Reference, converted: Converted) -> dict[str, Any]:
+        """The columns that say what this row is of."""
+        model, weights = case.model, weights_kind(case.model, self._options.weights)
+        return {
+            "model": model.name,
+            "category": model.category,
+            "architecture": model.architecture,
+            "parameters": model.parameters or sum(p.numel() for p in reference.source.parameters()),
+            "precision": case.precision.name,
+            "method": converted.method,
+            "device": self.device.environment.device_name,
+            "batch": case.batch,
+            "weights": weights,
+            "model_size_bytes": converted.model_size_bytes,
+            "quantized_layers": converted.coverage.quantized,
+            "eligible_layers": converted.coverage.eligible,
+            "coverage": converted.coverage,
+            "setup": Setup(
+                precision=case.precision.name,
+                batch=case.batch,
+                protocol=self._options.protocol,
+                weights=weights,
+                threads=None if self.device.is_accelerator else self._options.threads,
+                tf32=False,
+            ),
+        }
+
+
+def _fp32_of(case: Case) -> Case:
+    return Case(case.model, precision.get(FP32), case.batch)
+
+
+def _memory_columns(memory: MemoryFigures, fp32_peak_bytes: int | None) -> dict[str, int | float | None]:
+    peak = memory.peak_bytes
+    return {
+        "resting_memory_bytes": memory.resting_bytes,
+        "peak_memory_bytes": peak,
+        "activation_memory_bytes": memory.activation_bytes,
+        "reserved_memory_bytes": memory.reserved_bytes,
+        "memory_reduction": None if peak is None or not fp32_peak_bytes else 1 - peak / fp32_peak_bytes,
+    }

@@ -1,0 +1,127 @@
+"""The device that measures: what differs between a CPU and an accelerator, gathered in one place."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from pytest_vq.environment import fingerprint
+from pytest_vq.errors import (
+    DeviceLostError,
+    DeviceOutOfMemoryError,
+    DeviceUnavailableError,
+    VqError,
+)
+from pytest_vq.measure.clock import Clock, EventClock, HostClock
+from pytest_vq.measure.memory import AcceleratorMemory, HostMemory, MemoryMeter, release_accelerator
+from pytest_vq.measure.telemetry import GpuTelemetry, HostTelemetry, Telemetry
+from pytest_vq.record import Environment
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device with the instruments that measure on it."""
+
+    torch_device: torch.device
+    clock: Clock
+    memory: MemoryMeter
+    telemetry: Telemetry
+    environment: Environment
+
+    @property
+    def is_accelerator(self) -> bool:
+        """True where work is asynchronous and memory is the device's own."""
+        return self.torch_device.type != "cpu"
+
+    def release(self) -> None:
+        """Give back memory that nothing refers to any more."""
+        if self.is_accelerator:
+            release_accelerator()
+        else:
+            gc.collect()
+
+
+def require_accelerator() -> None:
+    """Raise ``DeviceUnavailableError`` saying what is missing, where there is no CUDA device to measure on."""
+    if torch.version.cuda is None:
+        raise DeviceUnavailableError(
+            f"--gpu: this torch ({torch.__version__}) is built without CUDA. Install a CUDA build of torch, "
+            "or leave --gpu out to measure on the CPU."
+        )
+    if not torch.cuda.is_available():
+        raise DeviceUnavailableError(
+            f"--gpu: torch {torch.__version__} (CUDA {torch.version.cuda}) sees no CUDA device. Check that "
+            "`nvidia-smi` lists a GPU, that the driver is new enough for that CUDA, and CUDA_VISIBLE_DEVICES; "
+            "or leave --gpu out to measure on the CPU."
+        )
+
+
+def open_device(gpu: bool, threads: int) -> Device:
+    """The device to measure on, pinned: FP32 is FP32 (no TF32), and the CPU runs ``threads`` intra-op threads."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    if not gpu:
+        torch.set_num_threads(threads)
+        device = torch.device("cpu")
+        return Device(device, HostClock(), HostMemory(), HostTelemetry(), fingerprint(device))
+    require_accelerator()
+    device = torch.device("cuda", torch.cuda.current_device())
+    environment = fingerprint(device)
+    return Device(
+        device, EventClock(device), AcceleratorMemory(device), GpuTelemetry(environment.device_uuid), environment
+    )
+
+
+@contextlib.contextmanager
+def guarded(device: Device, what: str) -> Iterator[None]:
+    """Turn what a device throws into errors that say which pair it was, and give the memory back.
+
+    A traceback keeps alive every tensor its frames refer to: they are cleared, or the next pair would find less memory.
+    """
+    try:
+        yield
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)
+        if isinstance(error, VqError):
+            raise
+        if _is_out_of_memory(error):
+            device.release()
+            raise DeviceOutOfMemoryError(
+                f"{what}: out of memory on {device.environment.device_name}: {first_line(error)}. "
+                "Take a smaller batch or model, or free the device for it."
+            ) from None
+        if device.is_accelerator and _is_lost():
+            raise DeviceLostError(
+                f"{what}: a kernel crashed ({first_line(error)}); run it alone with CUDA_LAUNCH_BLOCKING=1 to see "
+                "which. The pairs after it are measured in fresh processes."
+            ) from error
+        raise
+
+
+def first_line(error: BaseException) -> str:
+    """What the error says first, without the hints that follow."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def is_device_trouble(error: BaseException) -> bool:
+    """True for what the device does to a model, as against what a model does wrong by itself."""
+    return _is_out_of_memory(error) or "CUDA error" in str(error)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # The CPU allocator raises a plain RuntimeError; its wording is all there is to tell it by.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _is_lost() -> bool:
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
