@@ -1,0 +1,106 @@
+"""The terminal summary: a table a person can read, and the reason of every verdict that is not PASS."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_vq.record import Record, Status
+
+if TYPE_CHECKING:
+    from pytest_vq.run import Run
+
+_HEADERS = ("model", "precision", "ms", "95 % interval", "speedup", "95 % interval", "peak MiB", "saved", "fidelity")
+_ALIGN = ("left", "left", "right", "left", "right", "left", "right", "right", "right", "left")
+_MIB = 2**20
+# One line for all pairs without a baseline: sixty-four times the same sentence hides the one that matters.
+_COUNTED = (Status.PASS, Status.NO_BASELINE)
+
+
+def write_summary(terminal: pytest.TerminalReporter, run: Run) -> None:
+    """Write the table, the reasons and what happened to files and baselines; nothing where nothing was measured."""
+    records = [outcome.record for _, outcome in run.rows]
+    if not records and not run.failures and not run.notes:
+        return
+    terminal.section("pytest-vq", sep="=")
+    if records:
+        environment = run.rows[0][1].environment
+        first = records[0]
+        threads = f", {first.setup.threads} thread(s)" if first.setup.threads else ""
+        terminal.line(
+            f"{environment.device_name}, torch {environment.versions.get('torch')}{threads}, "
+            f"{first.setup.protocol} protocol, {first.setup.weights} weights"
+        )
+        terminal.line(table(records))
+    for record in records:
+        if record.verdict not in _COUNTED and record.reason:
+            terminal.line(f"{record.verdict} {record.id}: {record.reason}", **_colour(record.verdict))
+    for failure in run.failures:
+        terminal.line(f"ERROR {failure.id}: {failure.error}: {failure.message}", red=True)
+    _write_counts(terminal, run, records)
+
+
+def _write_counts(terminal: pytest.TerminalReporter, run: Run, records: Sequence[Record]) -> None:
+    verdicts = Counter(str(record.verdict) for record in records if record.verdict is not None)
+    if verdicts:
+        terminal.line(", ".join(f"{count} {status}" for status, count in verdicts.most_common()))
+    options = run.session.options
+    if verdicts[Status.NO_BASELINE] and not options.save:
+        slug = run.rows[0][1].environment.device_slug
+        terminal.line(f"no baseline in {options.baselines / slug} for some: record them with --vq-save")
+    if records:
+        terminal.line(f"results: {options.output}")
+    for note in run.notes:
+        terminal.line(note, red=note.startswith("ERROR"))
+
+
+def table(records: Sequence[Record]) -> str:
+    """``records`` as a plain text table, a line a pair, each model named once."""
+    from tabulate import tabulate
+
+    has_verdicts = any(record.verdict is not None for record in records)
+    headers = (*_HEADERS, "verdict") if has_verdicts else _HEADERS
+    rows, previous = [], None
+    for record in sorted(records, key=lambda r: _first_seen(records, r)):
+        cells = _cells(record)
+        cells[0] = "" if record.model == previous else record.model
+        rows.append([*cells, str(record.verdict or "")] if has_verdicts else cells)
+        previous = record.model
+    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=_ALIGN[: len(headers)])
+
+
+def _first_seen(records: Sequence[Record], record: Record) -> int:
+    # Groups a model's rows even where a random order or several workers mixed them up.
+    return next(i for i, other in enumerate(records) if other.model == record.model)
+
+
+def _cells(record: Record) -> list[str]:
+    precision = record.precision if record.batch == 1 else f"{record.precision} batch {record.batch}"
+    is_reference = record.speedup is None or record.sqnr_db is None
+    fidelity = "" if record.sqnr_db is None else f"{record.sqnr_db:.1f} dB"
+    if record.accuracy is not None:
+        fidelity = f"{record.accuracy:.1%} right" + (f", {fidelity}" if fidelity else "")
+    return [
+        record.model,
+        precision + (" (launch-bound)" if record.launch_bound else ""),
+        f"{record.latency_ms:.4g}",
+        _interval(record.latency_low_ms, record.latency_high_ms, "{:.4g}"),
+        "" if is_reference else f"{record.speedup:.2f}x",
+        "" if is_reference else _interval(record.speedup_low, record.speedup_high, "{:.2f}"),
+        "" if record.peak_memory_bytes is None else f"{record.peak_memory_bytes / _MIB:.1f}",
+        "" if is_reference or record.memory_reduction is None else f"{record.memory_reduction:.1%}",
+        fidelity,
+    ]
+
+
+def _interval(low: float | None, high: float | None, form: str) -> str:
+    return "" if low is None or high is None else f"{form.format(low)} - {form.format(high)}"
+
+
+def _colour(status: Status | None) -> dict[str, bool]:
+    if status is Status.FAIL:
+        return {"red": True}
+    return {"green": True} if status is Status.IMPROVED else {"yellow": True}

@@ -1,0 +1,21 @@
+"""What all tests share: pytester, and the skip of tests that need a GPU where there is none."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    gpu_items = [item for item in items if item.get_closest_marker("gpu")]
+    if not gpu_items:
+        return
+    from pytest_vq.errors import DeviceUnavailableError
+    from pytest_vq.measure.device import require_accelerator
+
+    try:
+        require_accelerator()
+    except DeviceUnavailableError as error:
+        for item in gpu_items:
+            item.add_marker(pytest.mark.skip(reason=f"needs a GPU: {error}"))
