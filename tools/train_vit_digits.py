@@ -84,7 +84,7 @@ def train(images: Tensor, labels: Tensor, epochs: int) -> ViTForImageClassificat
             schedule.step()
         if (epoch + 1) % 25 == 0:
             sys.stderr.write(f"epoch {epoch + 1}/{epochs}: last training loss {loss.item():.4f}\n")
-    model.eval()
+    model.train(mode=False)
     return model
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_vq.catalog import registry
-from pytest_vq.catalog.initialize import can_start_on_meta, fill_mobilevit, fill_transformer, generator_for
+from pytest_vq.catalog.initialize import can_start_on_meta, fill_mobilevit, fill_transformer, generator_for, seed_of
 from pytest_vq.catalog.output import output_tensor
 from pytest_vq.errors import BuildError, SelectionError
 from pytest_vq.spec import ModelSpec
@@ -46,7 +46,12 @@ def build_source(spec: ModelSpec, weights: str = "random") -> nn.Module:
 
 
 def build_meta(spec: ModelSpec) -> nn.Module:
-    """The catalog's model ``spec`` on the meta device: its layers and shapes, without memory for weights."""
+    """The catalog's model ``spec`` on the meta device: its layers and shapes, without memory for weights.
+
+    Raises BuildError for a user's model: only its function knows what it is.
+    """
+    if spec.is_local:
+        raise BuildError(f"{spec.name} is a registered model, and cannot be had without its weights: use build_source")
     with torch.device("meta"):
         return _instantiate(spec).float().eval()
 
@@ -99,6 +104,7 @@ def _config(spec: ModelSpec) -> Any:
 
 
 def _arguments(spec: ModelSpec) -> dict[str, Any]:
+    """What the class is called with besides its config: DINO's checkpoints hold no pooler, so none is made."""
     return dict(registry.table()[spec.name]["arguments"])
 
 
@@ -142,14 +148,15 @@ def _build_digits(spec: ModelSpec) -> nn.Module:
 def _build_local(spec: ModelSpec) -> nn.Module:
     assert spec.build is not None
     try:
-        model: object = spec.build()
+        # Seeded, so that a function that draws its weights gives FP32 and the other precisions the same ones.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed_of(spec.name))
+            model: object = spec.build()
     except Exception as error:
-        raise BuildError(
-            f"{spec.name}: its function {spec.architecture} raised {type(error).__name__}: {error}"
-        ) from error
+        raise BuildError(f"{_whose(spec)} raised {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise BuildError(
-            f"{spec.name}: its function {spec.architecture} returned a {type(model).__name__}; "
+            f"{_whose(spec)} returned a {type(model).__name__}; "
             "it must return a torch.nn.Module with its weights, FP32, on the CPU"
         )
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -157,13 +164,17 @@ def _build_local(spec: ModelSpec) -> nn.Module:
     return model
 
 
+def _whose(spec: ModelSpec) -> str:
+    return f"{spec.name}: its function {spec.architecture}"
+
+
 def _check_tensor(spec: ModelSpec, name: str, tensor: Tensor) -> None:
+    if nn.parameter.is_lazy(tensor):
+        raise BuildError(f"{_whose(spec)} left {name} without a shape; run one forward pass before returning the model")
     if tensor.device.type != "cpu":
+        raise BuildError(f"{_whose(spec)} put {name} on {tensor.device}; return the model on the CPU")
+    if (isinstance(tensor, nn.Parameter) or tensor.is_floating_point()) and tensor.dtype != torch.float32:
         raise BuildError(
-            f"{spec.name}: {name} is on {tensor.device}; return the model on the CPU, it is moved from there"
-        )
-    is_parameter = isinstance(tensor, nn.Parameter)
-    if (is_parameter or tensor.is_floating_point()) and tensor.dtype != torch.float32:
-        raise BuildError(
-            f"{spec.name}: {name} is {tensor.dtype}; return the model in FP32 (model.float()), precisions start from it"
+            f"{_whose(spec)} made {name} {tensor.dtype}; return a model in FP32 (model.float()), a new one at each "
+            "call: every precision starts from it"
         )
