@@ -22,13 +22,12 @@ from pytest_vq.errors import BaselineError, ResultsError, SelectionError, VqErro
 from pytest_vq.record import Entry, Environment, Estimates, Record, Setup
 from pytest_vq.report.results import Results, read_results
 
-MIB = 2**20
 # Title, field of Estimates, divisor. Decibels are logarithms already: they change by a difference, not a percentage.
 FIGURES = (
     ("latency (ms)", "latency_ms", 1),
     ("speedup", "speedup", 1),
-    ("peak memory (MiB)", "peak_memory_bytes", MIB),
-    ("size (MiB)", "model_size_bytes", MIB),
+    ("peak memory (MiB)", "peak_memory_bytes", 2**20),
+    ("size (MiB)", "model_size_bytes", 2**20),
     ("SQNR (dB)", "sqnr_db", 1),
 )
 Run = Callable[[argparse.Namespace], str]

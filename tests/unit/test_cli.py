@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -67,6 +68,12 @@ def write(directory: Path, *records: Record, environment: Environment = H200, co
         writer.add(one, environment)
     writer.close(complete)
     return writer
+
+
+@pytest.fixture(autouse=True)
+def locks_elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("locks")))  # the processes started here follow it
+    monkeypatch.setattr(tempfile, "tempdir", None)
 
 
 @pytest.fixture

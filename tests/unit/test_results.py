@@ -166,6 +166,36 @@ def test_a_killed_run_keeps_what_it_measured(tmp_path: Path) -> None:
     assert all(row["eligible_layers"] == "48" for row in rows(tmp_path))
 
 
+KILLED_INSIDE = """
+import os, signal, sys; from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_results import ENVIRONMENT, record
+from pytest_vq.report.results import ResultsWriter
+writer = ResultsWriter(Path(sys.argv[1]), {})
+writer.add(record(model="a"), ENVIRONMENT)
+points = {"table": (os, "fsync", 1), "study": (os, "fsync", 2), "replace": (Path, "replace", 1)}
+owner, name, count = points[sys.argv[3]]
+calls = []
+def killed(*args):
+    calls.append(args)
+    if len(calls) == count:
+        os.kill(os.getpid(), signal.SIGKILL)
+setattr(owner, name, killed)
+writer.add(record(model="b"), ENVIRONMENT)
+"""
+
+
+@pytest.mark.parametrize("point", ["table", "study", "replace"])
+def test_a_run_killed_while_it_writes_keeps_the_rows_before(tmp_path: Path, point: str) -> None:
+    args = [sys.executable, "-c", KILLED_INSIDE, str(tmp_path), str(Path(__file__).parent), point]
+    assert subprocess.run(args, timeout=60).returncode == -signal.SIGKILL
+    assert [r.model for r in read_results(tmp_path).records] == ["a"]
+    assert [row["model"] for row in rows(tmp_path)] == ["a", "b"]
+    ResultsWriter(tmp_path, {})
+    assert read_results(tmp_path).records == ()
+    assert names(tmp_path) == ["results.csv", "study.json"]
+
+
 @pytest.mark.parametrize("failing_call", [1, 2])
 def test_a_full_disk_leaves_the_earlier_rows_intact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_call: int
@@ -205,13 +235,15 @@ def test_a_full_disk_when_closing_is_an_error_of_ours(tmp_path: Path, monkeypatc
 
 
 def test_half_a_row_is_taken_back(tmp_path: Path) -> None:
-    # A real short write: the file system lets the file grow by a few bytes only.
+    # A real short write: files may grow by a few bytes only. The table is made the larger file.
     script = """
 import resource, signal, sys; from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_results import *
 writer = ResultsWriter(Path(sys.argv[1]), {})
-size = (Path(sys.argv[1]) / "results.csv").stat().st_size
+table = Path(sys.argv[1]) / "results.csv"
+table.write_text(table.read_text() + "earlier" * 1000 + "\\n")
+size = table.stat().st_size
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, size + 20))
 try:
@@ -222,7 +254,7 @@ except ResultsError as error:
     args = [sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)]
     done = subprocess.run(args, capture_output=True, text=True, timeout=60, check=True)
     assert "refused cannot write results to" in done.stdout
-    assert rows(tmp_path) == []
+    assert [row["model"] for row in rows(tmp_path)] == ["earlier" * 1000]
 
 
 def test_a_directory_that_cannot_be_written_is_an_error_at_once(tmp_path: Path) -> None:

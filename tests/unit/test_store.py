@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -42,6 +43,12 @@ def names(directory: Path) -> list[str]:
 def append(root: Path, *taken: Estimates, model: str = "vit", setup: Setup = SETUP) -> Path:
     (path,) = BaselineStore(root).append(DEVICE, NAME, [(model, setup, one) for one in taken])
     return path
+
+
+@pytest.fixture(autouse=True)
+def locks_elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("locks")))  # the processes started here follow it
+    monkeypatch.setattr(tempfile, "tempdir", None)
 
 
 def test_what_was_appended_is_read_back_oldest_first(tmp_path: Path) -> None:
@@ -251,6 +258,7 @@ def broken(content: str, *, old: str = "", new: str = "") -> str:
         (lambda text: text[: len(text) // 2], "truncated"),
         (lambda text: "", "truncated"),
         (lambda text: "\xff" + text, "not JSON"),
+        (lambda text: text.replace('"vit"', '"\xff"'), "not JSON"),
         (lambda text: "<<<<<<< HEAD\n" + text, "merge"),
         (lambda text: "[]", "no schema_version"),
         (lambda text: "{}", "no schema_version"),
