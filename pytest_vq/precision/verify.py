@@ -1,0 +1,162 @@
+"""Does a converted model hold what its precision's name says? Looked up in the model, not in the handler's report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_vq.errors import PrecisionError
+from pytest_vq.precision.converted import Converted
+from pytest_vq.spec import FP32, PrecisionSpec
+
+_FLOATING = {FP32: torch.float32, "fp16": torch.float16}
+_NF4_BLOCK = 64  # weights that share one scale
+
+
+def check_source(source: nn.Module) -> None:
+    """Refuse a model to convert that is not FP32 on the CPU.
+
+    Raises:
+        PrecisionError: a tensor of another type or elsewhere, or a model that is quantized already.
+    """
+    for name, parameter in source.named_parameters():
+        # Integer buffers are ordinary (indices, counters); an integer parameter is a quantized weight.
+        if not parameter.is_floating_point() and not parameter.is_complex():
+            raise PrecisionError(
+                f"the model to convert is already quantized ({name} is {parameter.dtype}): a second scheme would change "
+                "nothing and be measured under a wrong name. Convert each precision from the FP32 model"
+            )
+    for name, tensor in _tensors(source):
+        if tensor.device.type != "cpu":
+            raise PrecisionError(f"the model to convert must be on the CPU, but {name} is on {tensor.device}")
+        if tensor.is_floating_point() and tensor.dtype is not torch.float32:
+            raise PrecisionError(
+                f"the model to convert must be FP32, but {name} is {tensor.dtype}: build it from a fresh config "
+                "(transformers keeps the type of the last model in a config that is used again)"
+            )
+
+
+def verify(converted: Converted, spec: PrecisionSpec) -> None:
+    """Check a handler's result against its scheme's name, layer by layer.
+
+    A scheme that is not built in is checked for what holds of every one: it converted something, says so correctly, and
+    left nothing on another device.
+
+    Raises:
+        PrecisionError: naming the layer and what was found in it.
+    """
+    quantized = {name: module for name, module in converted.module.named_modules() if _holds_integers(module)}
+    _check_places(converted.module, spec)
+    if spec.name in _FLOATING:
+        _check_floating(converted, spec, quantized)
+        return
+    _check_coverage(converted, spec)
+    check = _STORED.get(spec.name)
+    if check is None:
+        return
+    for name, module in quantized.items():
+        found = check(module)
+        if found:
+            raise PrecisionError(f"{spec.name}: the layer {name} is not what it should be: {found}")
+    if len(quantized) != converted.coverage.quantized:
+        raise PrecisionError(
+            f"{spec.name}: the handler reports {converted.coverage.quantized} quantized layers, the model holds "
+            f"{len(quantized)}"
+        )
+    _check_rest(converted, spec, quantized)
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _holds_integers(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) and not module.weight.is_floating_point()
+
+
+def _check_places(module: nn.Module, spec: PrecisionSpec) -> None:
+    places = {tensor.device: name for name, tensor in _tensors(module)}
+    if len(places) > 1 or torch.device("meta") in places:
+        where = ", ".join(f"{name} on {device}" for device, name in places.items())
+        raise PrecisionError(f"{spec.name}: not every tensor is on one real device: {where}")
+
+
+def _check_floating(converted: Converted, spec: PrecisionSpec, quantized: Mapping[str, nn.Module]) -> None:
+    expected = _FLOATING[spec.name]
+    if quantized or converted.coverage.quantized:
+        raise PrecisionError(f"{spec.name} quantizes nothing, but {next(iter(quantized), 'a layer')} is quantized")
+    if converted.dtype is not expected:
+        raise PrecisionError(f"{spec.name} must be fed {expected}, but the handler says {converted.dtype}")
+    _check_rest(converted, spec, {})
+
+
+def _check_coverage(converted: Converted, spec: PrecisionSpec) -> None:
+    coverage = converted.coverage
+    if not coverage.eligible:
+        raise PrecisionError(
+            f"{spec.name}: no linear layer to quantize outside the head, so this would be half precision under another "
+            "name. Leave this precision out for this model"
+        )
+    if not coverage.quantized:
+        name, why = next(iter(coverage.left.items()), ("a layer", "no reason given"))
+        raise PrecisionError(
+            f"{spec.name}: none of {coverage.eligible} linear layers was quantized ({name}: {why}). Leave this "
+            "precision out for this model"
+        )
+    if coverage.quantized + len(coverage.left) != coverage.eligible:
+        raise PrecisionError(
+            f"{spec.name}: {coverage.quantized} layers quantized and {len(coverage.left)} left with a reason do not "
+            f"make {coverage.eligible}"
+        )
+
+
+def _check_rest(converted: Converted, spec: PrecisionSpec, quantized: Mapping[str, nn.Module]) -> None:
+    inside = {id(parameter) for module in quantized.values() for parameter in module.parameters(recurse=False)}
+    for name, tensor in _tensors(converted.module):
+        if id(tensor) in inside or not tensor.is_floating_point():
+            continue
+        if tensor.dtype is not converted.dtype:
+            raise PrecisionError(f"{spec.name}: {name} is {tensor.dtype}, but {converted.dtype} was promised")
+    for layer, module in quantized.items():
+        bias = getattr(module, "bias", None)
+        if bias is not None and bias.dtype not in (torch.float16, torch.bfloat16):
+            raise PrecisionError(f"{spec.name}: the bias of {layer} is {bias.dtype}, not half precision")
+
+
+def _int8_fault(module: Any) -> str:
+    weight, shape = module.weight, (module.out_features, module.in_features)
+    state = getattr(module, "state", None)
+    # The first call moves the scales from the parameter to the layer's state.
+    scales = getattr(weight, "SCB", None)
+    scales = getattr(state, "SCB", None) if scales is None else scales
+    if weight.dtype is not torch.int8 or tuple(weight.shape) != shape:
+        return f"its weight is {weight.dtype} {tuple(weight.shape)}, expected int8 {shape}"
+    if scales is None or scales.dtype is not torch.float32 or tuple(scales.shape) != shape[:1]:
+        return "its weight has no scale for every row"
+    if not bool(torch.isfinite(scales).all()):
+        return "its scales are not finite: the FP32 weights do not fit into FP16"
+    if state is None or state.has_fp16_weights or state.threshold <= 0:
+        return "it keeps FP16 weights, or its outlier threshold is off"
+    return ""
+
+
+def _nf4_fault(module: Any) -> str:
+    weight, shape = module.weight, (module.out_features, module.in_features)
+    state = getattr(weight, "quant_state", None)
+    packed = (shape[0] * shape[1] + 1) // 2
+    if weight.dtype is not torch.uint8 or weight.numel() != packed:
+        return f"its weight is {weight.dtype} with {weight.numel()} elements, expected uint8 with {packed}"
+    if state is None or state.quant_type != "nf4" or tuple(state.shape) != shape or state.blocksize != _NF4_BLOCK:
+        return "its quantization state is not NF4 of its shape"
+    if not state.nested:
+        return "its scales are not quantized themselves"
+    if not bool(torch.isfinite(state.offset)):
+        return "its scales are not finite: the FP32 weights do not fit into half precision"
+    return ""
+
+
+_STORED: Mapping[str, Callable[[nn.Module], str]] = {"int8": _int8_fault, "int4": _nf4_fault}
