@@ -64,7 +64,7 @@ def _check_spread(rows: Tensor, what: str) -> None:
     smallest = float(rows.std(dim=1).min())
     if smallest <= MIN_STD:
         raise OutputError(
-            f"{what}: the output is degenerate: its standard deviation is {smallest:.1e}, expected above {MIN_STD:.0e}: "
+            f"{what}: the output is degenerate: its standard deviation is {smallest:.1e}, at most {MIN_STD:.0e}: "
             "nothing can be said about precision. Random weights may vanish: initialise them, or use trained ones"
         )
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-# The order in which safetensors lays tensors out: widest type first (the last here), then by name. It matters for the size
-# because offsets stand in the header as decimal digits.
+# The order in which safetensors lays tensors out: widest type first (the last here), then by name. It matters for the
+# size because offsets stand in the header as decimal digits.
 _NAMES: Mapping[torch.dtype, str] = {
     torch.bool: "BOOL",
     torch.uint8: "U8",

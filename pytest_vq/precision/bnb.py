@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_vq.errors import PrecisionError
 from pytest_vq.precision.converted import Converted
 from pytest_vq.precision.layers import Copier, eligible_layers, tied_outside
 from pytest_vq.record import Coverage
@@ -27,8 +27,8 @@ OUTLIER_THRESHOLD = 6.0  # of the LLM.int8 paper: activations from here on are m
 # Constraints of bitsandbytes' CPU kernels for NF4: out_features that are no multiple of 32 crash, and in_features that
 # are no multiple of the block of 64 weights give wrong values without a word.
 _CPU_NF4_OUT, _CPU_NF4_IN = 32, 64
-# What a layer must reach on Gaussian weights: about 10 dB less than it does, and far above what a wrong kernel gives.
-_MIN_TRIAL_SQNR_DB = {"int8": 25.0, "int4": 10.0}
+# What a layer must reach on Gaussian weights: half of what it does, and far above what a wrong kernel gives (about 0).
+_MIN_TRIAL_SQNR_DB = {"int8": 20.0, "int4": 10.0}
 
 
 def _import_bitsandbytes() -> Any:
@@ -83,48 +83,34 @@ class NF4Linear(_Linear4bit):  # type: ignore[misc]
 
 def int8(source: nn.Module, *, device: torch.device, heads: Sequence[str]) -> Converted:
     """LLM.int8: rows of weights and of activations scaled to 8 bits, outlier columns of activations in FP16."""
-    layers = eligible_layers(source, heads)
-    return _convert(source, "int8", "LLM.int8", device, layers, {})
+    return _convert(source, "int8", "LLM.int8", device, heads)
 
 
 def int4(source: nn.Module, *, device: torch.device, heads: Sequence[str]) -> Converted:
-    """NF4 with double quantization; layers that bitsandbytes' CPU kernels get wrong are left, and named."""
-    layers = eligible_layers(source, heads)
-    left = {name: why for name, layer in layers.items() if (why := _why_not_nf4(layer, device))}
-    return _convert(source, "int4", "NF4", device, layers, left)
+    """NF4 with double quantization: 4 bits a weight, a scale of 8 bits for each block of 64."""
+    return _convert(source, "int4", "NF4", device, heads)
 
 
-def _why_not_nf4(layer: nn.Linear, device: torch.device) -> str:
-    if device.type != "cpu":
-        return ""
-    if layer.out_features % _CPU_NF4_OUT:
-        return f"out_features {layer.out_features} is not a multiple of {_CPU_NF4_OUT}, as NF4 on a CPU needs"
-    if layer.in_features % _CPU_NF4_IN:
-        return f"in_features {layer.in_features} is not a multiple of {_CPU_NF4_IN}, as NF4 on a CPU needs"
-    return ""
-
-
-def _convert(
-    source: nn.Module,
-    kind: str,
-    scheme: str,
-    device: torch.device,
-    layers: Mapping[str, nn.Linear],
-    left: Mapping[str, str],
-) -> Converted:
-    """The copy of ``source`` with ``layers`` quantized, except those ``left`` and those whose weight others use too."""
+def _rest_dtype(device: torch.device) -> torch.dtype:
     # FP16 convolutions are some 30 times slower than FP32's on a CPU; BF16 ones are not.
-    dtype, rest = (torch.bfloat16, "bf16") if device.type == "cpu" else (torch.float16, "fp16")
-    tied = dict.fromkeys(tied_outside(source, layers), "its weight is shared with a module that is not quantized")
-    left = {**tied, **left}
-    chosen = {name: layer for name, layer in layers.items() if name not in left}
-    for shape in {(layer.in_features, layer.out_features) for layer in chosen.values()}:
-        _try_shape(kind, *shape, device)
+    return torch.bfloat16 if device.type == "cpu" else torch.float16
+
+
+def _convert(source: nn.Module, kind: str, scheme: str, device: torch.device, heads: Sequence[str]) -> Converted:
+    """The copy of ``source`` with every layer quantized that can be; the others are named with their reason."""
+    layers = eligible_layers(source, heads)
+    left = dict.fromkeys(tied_outside(source, layers), "its weight is shared with a module that is not quantized")
+    for name, layer in layers.items():
+        if name not in left and (why := _why_not(kind, layer.in_features, layer.out_features, device)):
+            left[name] = why
+    dtype = _rest_dtype(device)
     copier = Copier(device, dtype)
     build = _LAYERS[kind](copier)
-    module = copier.model(source, {layer: build(layer) for layer in chosen.values()})
+    chosen = [layer for name, layer in layers.items() if name not in left]
+    module = copier.model(source, {layer: build(layer) for layer in chosen})
     _keep_to_calls(module)
     coverage = Coverage(eligible=len(layers), quantized=len(chosen), left=left)
+    rest = "bf16" if dtype is torch.bfloat16 else "fp16"
     return Converted(module, f"bitsandbytes {scheme}, {rest} rest", dtype, coverage)
 
 
@@ -201,27 +187,51 @@ _LAYERS: Mapping[str, Callable[[Copier], Callable[[nn.Linear], nn.Module]]] = {
 }
 
 
-@functools.cache
-def _try_shape(kind: str, in_features: int, out_features: int, device: torch.device) -> None:
-    """Multiply with a throwaway layer of this shape once, because which kernel runs depends on shape and device.
+def _ratio_db(signal: float, noise: float) -> float:
+    if math.isnan(noise):
+        return -math.inf
+    return 10 * math.log10(signal / noise) if noise else math.inf
 
-    Raises:
-        PrecisionError: the result is not that of the weights it was given.
+
+@functools.cache
+def _why_not(kind: str, in_features: int, out_features: int, device: torch.device) -> str:
+    """Why a layer of this shape cannot be ``kind`` on ``device``; empty if it can.
+
+    Which kernel runs depends on shape, device and version, so a throwaway layer of each shape is tried once: a kernel
+    that fails, or gives something else than its weights say, is not measured.
     """
+    if kind == "int4" and device.type == "cpu":
+        if out_features % _CPU_NF4_OUT:
+            return f"out_features {out_features} is not a multiple of {_CPU_NF4_OUT}, as NF4 on a CPU needs"
+        if in_features % _CPU_NF4_IN:
+            return f"in_features {in_features} is not a multiple of {_CPU_NF4_IN}, as NF4 on a CPU needs"
+    try:
+        sqnr_db = _trial_sqnr_db(kind, in_features, out_features, device)
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise  # about the device, not about the shape
+    except (RuntimeError, ValueError, AssertionError) as error:
+        return f"bitsandbytes {bitsandbytes.__version__} fails at {in_features} -> {out_features}: {error}"
+    if sqnr_db >= _MIN_TRIAL_SQNR_DB[kind]:
+        return ""
+    return (
+        f"bitsandbytes {bitsandbytes.__version__} gives wrong values at {in_features} -> {out_features}: "
+        f"{sqnr_db:.1f} dB, where at least {_MIN_TRIAL_SQNR_DB[kind]:.0f} are expected"
+    )
+
+
+def _trial_sqnr_db(kind: str, in_features: int, out_features: int, device: torch.device) -> float:
+    """The worse SQNR, in dB against FP32, of one row and of five Gaussian ones through a layer of Gaussian weights."""
     generator = torch.Generator().manual_seed(0)
     linear = nn.Linear(in_features, out_features, bias=False, device="meta")
     linear.weight = nn.Parameter(torch.randn(out_features, in_features, generator=generator), requires_grad=False)
-    dtype = torch.bfloat16 if device.type == "cpu" else torch.float16
+    dtype = _rest_dtype(device)
     layer = _LAYERS[kind](Copier(device, dtype))(linear)
+    worst_db = math.inf
     for rows in (1, 5):
         inputs = torch.randn(rows, in_features, generator=generator)
-        expected = inputs @ linear.weight.T
         with torch.inference_mode():
-            noise = layer(inputs.to(device, dtype)).float().cpu() - expected
-        sqnr_db = 10 * torch.log10(expected.square().mean() / noise.square().mean()).item()
-        if not sqnr_db >= _MIN_TRIAL_SQNR_DB[kind]:  # NaN included
-            raise PrecisionError(
-                f"bitsandbytes {bitsandbytes.__version__} computes wrong values at {kind} on {device}: a linear layer "
-                f"{in_features} -> {out_features} with {rows} rows reaches {sqnr_db:.1f} dB, where at least "
-                f"{_MIN_TRIAL_SQNR_DB[kind]:.0f} are expected. Try another version of bitsandbytes"
-            )
+            noise = layer(inputs.to(device, dtype)).float().cpu() - inputs @ linear.weight.T
+        # What such products have on average, not these few: one output may be near zero by chance.
+        noise_power = float(noise.square().mean())
+        worst_db = min(worst_db, _ratio_db(in_features, noise_power))
+    return worst_db

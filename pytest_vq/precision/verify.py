@@ -26,8 +26,8 @@ def check_source(source: nn.Module) -> None:
         # Integer buffers are ordinary (indices, counters); an integer parameter is a quantized weight.
         if not parameter.is_floating_point() and not parameter.is_complex():
             raise PrecisionError(
-                f"the model to convert is already quantized ({name} is {parameter.dtype}): a second scheme would change "
-                "nothing and be measured under a wrong name. Convert each precision from the FP32 model"
+                f"the model to convert is already quantized ({name} is {parameter.dtype}): a second scheme changes "
+                "nothing and is measured under a wrong name. Convert each precision from the FP32 model"
             )
     for name, tensor in _tensors(source):
         if tensor.device.type != "cpu":
@@ -42,15 +42,15 @@ def check_source(source: nn.Module) -> None:
 def verify(converted: Converted, spec: PrecisionSpec) -> None:
     """Check a handler's result against its scheme's name, layer by layer.
 
-    A scheme that is not built in is checked for what holds of every one: it converted something, says so correctly, and
-    left nothing on another device.
+    A scheme that is not built in is checked for what holds of every one: it quantized something and says so correctly
+    (or names its type as its method, and holds nothing else), and left nothing on another device.
 
     Raises:
         PrecisionError: naming the layer and what was found in it.
     """
     quantized = {name: module for name, module in converted.module.named_modules() if _holds_integers(module)}
     _check_places(converted.module, spec)
-    if spec.name in _FLOATING:
+    if spec.name not in _STORED and (spec.name in _FLOATING or converted.method == str(converted.dtype)):
         _check_floating(converted, spec, quantized)
         return
     _check_coverage(converted, spec)
@@ -86,7 +86,7 @@ def _check_places(module: nn.Module, spec: PrecisionSpec) -> None:
 
 
 def _check_floating(converted: Converted, spec: PrecisionSpec, quantized: Mapping[str, nn.Module]) -> None:
-    expected = _FLOATING[spec.name]
+    expected = _FLOATING.get(spec.name, converted.dtype)
     if quantized or converted.coverage.quantized:
         raise PrecisionError(f"{spec.name} quantizes nothing, but {next(iter(quantized), 'a layer')} is quantized")
     if converted.dtype is not expected:
