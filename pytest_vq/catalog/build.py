@@ -121,14 +121,14 @@ def _build_random(spec: ModelSpec) -> nn.Module:
         # Slower: every weight is drawn twice, and the library's own draw must not move the caller's generator.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             model = _instantiate(spec).float()
-    generator = generator_for(spec.name)
     config: Any = model.config
     if config.model_type == "mobilevit":
+        generator = generator_for(spec.name)
         images = torch.randn(STATISTICS_IMAGES, *spec.input_shape, generator=generator)
         fill_mobilevit(model, generator, images)
     else:
         scale = getattr(config, "layer_scale_init_value", getattr(config, "layerscale_value", 1.0))
-        fill_transformer(model, generator, float(scale))
+        fill_transformer(model, spec.name, float(scale))
     return model
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-EMBEDDING_STD = 0.02  # what ViT, DeiT, BEiT and DINOv2 are all initialised with, their linear layers included
+WEIGHT_STD = 0.02  # what ViT, DeiT, BEiT and DINOv2 are all initialised with, their linear layers included
 
 
 def seed_of(text: str) -> int:
@@ -27,24 +29,36 @@ def can_start_on_meta(model: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def fill_transformer(model: nn.Module, generator: torch.Generator, layer_scale: float) -> None:
-    """Initialise every parameter of a vision transformer in place, in the order of its modules.
+def fill_transformer(model: nn.Module, seed: str, layer_scale: float) -> None:
+    """Initialise every parameter of a vision transformer in place.
 
     Linear layers, convolutions and embeddings are normal with a standard deviation of 0.02, biases 0, norms the
     identity. ``layer_scale`` is the value of the one-dimensional parameters that are none of these.
     """
+    drawn: list[nn.Parameter] = []
     for module in model.modules():
-        own = dict(module.named_parameters(recurse=False))
         if isinstance(module, nn.LayerNorm):
             module.reset_parameters()  # weight 1, bias 0
             continue
-        for name, parameter in own.items():
+        for name, parameter in module.named_parameters(recurse=False):
             if name == "bias":
                 parameter.zero_()
             elif parameter.ndim == 1:
                 parameter.fill_(layer_scale)
             else:
-                parameter.normal_(0.0, EMBEDDING_STD, generator=generator)
+                drawn.append(parameter)
+    _draw(drawn, seed)
+
+
+def _draw(parameters: list[nn.Parameter], seed: str) -> None:
+    """Draw each of ``parameters`` from its own generator, so that threads can share the work and not change a bit."""
+
+    def draw(index: int) -> None:
+        with torch.no_grad():  # a thread starts without its parent's
+            parameters[index].normal_(0.0, WEIGHT_STD, generator=generator_for(f"{seed}: {index}"))
+
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
+        list(threads.map(draw, range(len(parameters))))
 
 
 @torch.no_grad()
