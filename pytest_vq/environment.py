@@ -109,7 +109,7 @@ def _describe_gpu(device: torch.device) -> dict[str, Any]:
         "uuid": uuid,
         "versions": {
             "cuda": torch.version.cuda or "none",
-            "cudnn": str(torch.backends.cudnn.version()),
+            "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
             "driver": driver,
         },
         "settings": settings,

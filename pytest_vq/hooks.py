@@ -107,12 +107,12 @@ class TestHooks:
         report = yield
         case = case_of(item)
         if case is not None:
-            report.vq_case = case.id
-        if call.when == "call" and OUTCOME in item.stash:
-            report.vq_outcome = item.stash[OUTCOME].to_json()
-        elif case is not None and call.excinfo is not None and report.failed:
-            error = call.excinfo.value
-            report.vq_failure = [case.id, type(error).__name__, str(error)]
+            carried: dict[str, object] = {"vq_case": case.id}
+            if call.when == "call" and OUTCOME in item.stash:
+                carried["vq_outcome"] = item.stash[OUTCOME].to_json()
+            elif call.excinfo is not None and report.failed:
+                carried["vq_failure"] = [case.id, type(call.excinfo.value).__name__, str(call.excinfo.value)]
+            vars(report).update(carried)
         return report
 
     def pytest_sessionfinish(self) -> None:
@@ -128,6 +128,7 @@ class RunHooks:
         self._run = Run(session)
         self._progress = Progress(session.config)
 
+    @pytest.hookimpl(trylast=True)  # after the pairs were counted
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Open the results before anything is measured in vain."""
         self._progress.total = self._session.comparisons

@@ -147,7 +147,8 @@ class Record:
 
     def to_json(self) -> str:
         """This record as one line of JSON."""
-        return _encoder()(self).decode()
+        text: bytes = _encoder()(self)
+        return text.decode()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Record:

@@ -48,7 +48,8 @@ class Run:
             self.open().add(outcome.record, outcome.environment)
             return outcome
         failure = getattr(report, "vq_failure", None)
-        if failure is None and report.when == "???" and self._writer is not None:  # xdist's word for a dead worker
+        phase: str = report.when
+        if failure is None and phase == "???" and self._writer is not None:  # xdist's word for a dead worker
             failure = [report.nodeid.rpartition("[")[2].rstrip("]"), "WorkerCrashed", str(report.longrepr)]
         if failure is not None:
             self.failures.append(Failure(*failure))

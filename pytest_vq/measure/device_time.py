@@ -35,9 +35,9 @@ def device_time_ms(call: Call, latency_ms: float) -> float | None:
 
 def _blocked_queue_ms(call: Call, spin_s: float) -> float | None:
     """The span of one call behind a spinning kernel; None if the GPU got to it before the host was done launching."""
-    unblocked, start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(3))
+    unblocked, start, stop = (torch.Event("cuda", enable_timing=True) for _ in range(3))
     torch.cuda.synchronize()
-    torch.cuda._sleep(int(spin_s * _clock_hz()))
+    torch.cuda._sleep(int(spin_s * _clock_hz()))  # type: ignore[no-untyped-call]
     unblocked.record()
     start.record()
     call()

@@ -62,7 +62,7 @@ def write_benchmark_json(
 
     benchmarks = []
     for node_id, record, samples_ms in rows:
-        stats = Stats()
+        stats: Any = Stats()  # type: ignore[no-untyped-call]
         for ms in samples_ms:
             stats.update(ms / 1e3)
         benchmarks.append(

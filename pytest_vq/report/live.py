@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -39,12 +40,12 @@ class Progress:
             writer.write(line)
         writer.flush()
 
-    def _writer(self) -> pytest.TerminalReporter | None:
+    def _writer(self) -> Any:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         # -q asks for quiet; with -v pytest's own line per test already says it.
         if reporter is None or self._config.get_verbosity() != 0:
             return None
-        return reporter._tw  # type: ignore[no-any-return]
+        return reporter._tw
 
     def _count(self) -> str:
         return f"[{self._done}/{self.total}]" if self.total else f"[{self._done}]"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_vq.precision import precisions
 from pytest_vq.record import Record, Status
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def table(records: Sequence[Record]) -> str:
     has_verdicts = any(record.verdict is not None for record in records)
     headers = (*_HEADERS, "verdict") if has_verdicts else _HEADERS
     rows, previous = [], None
-    for record in sorted(records, key=lambda r: _first_seen(records, r)):
+    for record in sorted(records, key=lambda r: (_first_seen(records, r), r.batch, _precision_order(r))):
         cells = _cells(record)
         cells[0] = "" if record.model == previous else record.model
         rows.append([*cells, str(record.verdict or "")] if has_verdicts else cells)
@@ -75,6 +76,11 @@ def table(records: Sequence[Record]) -> str:
 def _first_seen(records: Sequence[Record], record: Record) -> int:
     # Groups a model's rows even where a random order or several workers mixed them up.
     return next(i for i, other in enumerate(records) if other.model == record.model)
+
+
+def _precision_order(record: Record) -> int:
+    names = list(precisions())
+    return names.index(record.precision) if record.precision in names else len(names)
 
 
 def _cells(record: Record) -> list[str]:

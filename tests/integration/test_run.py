@@ -1,0 +1,184 @@
+"""A run as a user sees it: ids, rows, verdicts, exit codes."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree
+
+import pytest
+
+CONTRACT_COLUMNS = """
+    model category architecture parameters precision method device batch weights latency_ms latency_low_ms
+    latency_high_ms latency_p95_ms latency_p99_ms latency_cv device_time_ms throughput_ips samples stop_reason
+    launch_bound speedup speedup_low speedup_high resting_memory_bytes peak_memory_bytes model_size_bytes
+    memory_reduction quantized_layers eligible_layers cosine sqnr_db top1_agreement accuracy verdict reason
+"""
+
+
+# A millisecond's net on a machine that also runs these tests: what is tested is the way to a verdict, not its reach.
+TOLERANT = """
+    import pytest
+
+    @pytest.mark.vq(latency_tolerance=1.0, speedup_tolerance=1.0, memory_tolerance=100)
+    def test_precision(vq_case, vq_bench):
+        vq_bench(vq_case)
+"""
+
+
+def test_the_shipped_model_at_every_precision(project, rows) -> None:
+    result = project.runpytest_inprocess("--vq-models=vit-digits", "-v")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines([f"*test_precision?vit-digits-{p}? PASSED*" for p in ("fp32", "fp16", "int8", "int4")])
+    table = {row["precision"]: row for row in rows()}
+    assert list(table) == ["fp32", "fp16", "int8", "int4"]
+    assert set(table["fp32"]) >= set(CONTRACT_COLUMNS.split())
+    for precision, row in table.items():
+        assert float(row["latency_ms"]) > 0
+        assert float(row["accuracy"]) > 0.9
+        assert row["device_time_ms"] == row["launch_bound"] == ""
+        assert row["verdict"] == "NO_BASELINE"
+        assert (row["sqnr_db"] == "") == (precision == "fp32")
+    sizes = [int(table[p]["model_size_bytes"]) for p in ("fp32", "fp16", "int8", "int4")]
+    assert sizes == sorted(sizes, reverse=True)
+    assert float(table["fp32"]["speedup"]) == 1
+    assert float(table["fp16"]["sqnr_db"]) > float(table["int8"]["sqnr_db"]) > float(table["int4"]["sqnr_db"])
+    assert table["int4"]["quantized_layers"] == table["int4"]["eligible_layers"] != "0"
+    study = json.loads((project.path / "vq-results" / "study.json").read_text())
+    assert study["complete"] is True
+    assert study["schema_version"] == 1
+    assert [r["labelled_images"] for r in study["records"]] == [1000] * 4
+
+
+def test_a_model_of_ones_own_joins_the_matrix(project, rows) -> None:
+    result = project.runpytest_inprocess()
+    result.assert_outcomes(passed=4)
+    assert [row["model"] for row in rows()] == ["my-net"] * 4
+    assert {row["category"] for row in rows()} == {"local"}
+    assert {row["eligible_layers"] for row in rows()} == {"2"}  # the head is not one of them
+    result.stdout.fnmatch_lines(["*= pytest-vq =*", "model *", "my-net *fp32*", "*int4*NO_BASELINE", "4 NO_BASELINE"])
+
+
+def test_batches_and_precisions_are_selected_and_named(project) -> None:
+    result = project.runpytest_inprocess("--vq-batch=1,8", "--vq-precisions=fp32,int8", "--collect-only", "-q")
+    names = [line.partition("::")[2] for line in result.outlines if "::" in line]
+    assert names == [f"test_precision[my-net-{end}]" for end in ("fp32", "int8", "fp32-b8", "int8-b8")]
+    assert not (project.path / "vq-results").exists()
+
+
+def test_an_unchanged_run_passes_its_gate_and_a_slowdown_fails_it(project, rows) -> None:
+    only = ("--vq-precisions=int8", "--vq-budget=1")
+    project.makepyfile(test_my_bench=TOLERANT)
+    assert project.runpytest_inprocess(*only, "--vq-save").ret == 0
+    stored = list((project.path / "baselines").rglob("my-net.json"))
+    assert len(stored) == 1
+    before = stored[0].read_bytes()
+
+    unchanged = project.runpytest_inprocess(*only)
+    assert unchanged.ret == 0
+    assert rows()[0]["verdict"] in {"PASS", "INCONCLUSIVE", "IMPROVED"}
+
+    (project.path / "burden_ms").write_text("10")
+    slower = project.runpytest_inprocess(*only, "--junitxml=junit.xml")
+    assert slower.ret == 1
+    slower.assert_outcomes(failed=1)
+    slower.stdout.fnmatch_lines(["FAILED test_my_bench.py::test_precision?my-net-int8? - Failed: FAIL: *"])
+    assert rows()[0]["verdict"] == "FAIL"
+    for word in ("latency", "ms", "tolerance"):
+        assert word in rows()[0]["reason"]
+    failure = ElementTree.parse(project.path / "junit.xml").find(".//testcase/failure")
+    assert failure is not None
+    assert "FAIL" in failure.get("message", "")
+
+    reported = project.runpytest_inprocess(*only, "--vq-gate=report")
+    assert reported.ret == 0
+    assert rows()[0]["verdict"] == "FAIL"
+
+    off = project.runpytest_inprocess(*only, "--vq-gate=off")
+    assert off.ret == 0
+    assert rows()[0]["verdict"] == ""
+
+    saving = project.runpytest_inprocess(*only, "--vq-save")
+    assert saving.ret == 1
+    saving.stdout.fnmatch_lines(["nothing was recorded into the baselines*"])
+    assert stored[0].read_bytes() == before
+
+
+def test_strict_fails_what_has_no_baseline(project) -> None:
+    assert project.runpytest_inprocess("--vq-precisions=fp32").ret == 0
+    result = project.runpytest_inprocess("--vq-precisions=fp32", "--vq-strict")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["FAILED *NO_BASELINE*"])
+
+
+def test_hollow_green_is_red(project) -> None:
+    assert project.runpytest_inprocess("--vq-precisions=fp32", "--vq-save").ret == 0
+    result = project.runpytest_inprocess("--vq-precisions=fp16")
+    assert result.ret == 1
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["ERROR: *has baselines, but not one of the 1 measured pairs could be compared*"])
+    assert project.runpytest_inprocess("--vq-precisions=fp16", "--vq-gate=report").ret == 0
+
+
+def test_another_protocol_is_incomparable(project, rows) -> None:
+    only = ("--vq-precisions=fp32",)
+    assert project.runpytest_inprocess(*only, "--vq-save").ret == 0
+    result = project.runpytest_inprocess(*only, "--vq-threads=2")
+    assert result.ret == 1  # nothing could be compared
+    assert rows()[0]["verdict"] == "INCOMPARABLE"
+    assert "threads" in rows()[0]["reason"]
+
+
+def test_fidelity_below_the_marker_fails_without_a_baseline(project, rows) -> None:
+    project.makepyfile(
+        test_my_bench="""
+        import pytest
+
+        @pytest.mark.vq(min_sqnr_db=90)
+        def test_precision(vq_case, vq_bench):
+            vq_bench(vq_case)
+
+        @pytest.mark.xfail(reason="known to be off", strict=True)
+        @pytest.mark.vq(min_sqnr_db=90)
+        def test_known(vq_case, vq_bench):
+            vq_bench(vq_case)
+        """
+    )
+    result = project.runpytest_inprocess("--vq-precisions=fp16")
+    assert result.ret == 1
+    result.assert_outcomes(failed=1, xfailed=1)
+    assert [row["verdict"] for row in rows()] == ["FAIL", "FAIL"]
+    assert "90" in rows()[0]["reason"]
+
+
+def test_repeats_in_fresh_processes_are_recorded(project) -> None:
+    result = project.runpytest_inprocess("--vq-precisions=fp32", "--vq-runs=2", "--vq-save")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["recorded 2 lines in 1 files*"])
+    entry = json.loads(next((project.path / "baselines").rglob("my-net.json")).read_text())["entries"][0]
+    assert len(entry["processes"]) == 2
+    assert (project.path / "vq-results" / "run-2" / "pytest.log").exists()
+
+
+def test_any_callable_can_be_timed(project) -> None:
+    project.makepyfile(
+        test_my_op="""
+        import time
+
+        def test_my_op(gpu_timer):
+            timing = gpu_timer(time.sleep, 0.002)
+            assert 2 <= timing.latency_ms < 10
+            assert len(timing.samples_ms) >= 6
+            assert timing.latency_low_ms <= timing.latency_ms <= timing.latency_high_ms
+            assert timing.peak_memory_bytes is not None
+            assert timing.stop_reason in {"interval", "budget"}
+        """
+    )
+    project.runpytest_inprocess("test_my_op.py").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("mode", ["ini", "command line"])
+def test_the_command_line_wins_over_the_ini(project, rows, mode: str) -> None:
+    project.makeini("[pytest]\naddopts = -p no:randomly\nvq_budget = 0.3\nvq_precisions = fp16\n")
+    given = ["--vq-precisions=int8"] if mode == "command line" else []
+    assert project.runpytest_inprocess(*given).ret == 0
+    assert [row["precision"] for row in rows()] == ["int8" if given else "fp16"]
