@@ -198,7 +198,14 @@ def test_layer_scale_is_the_configs(narrow):
 def test_mobilevit_keeps_the_scale_of_a_trained_network():
     spec = catalog.get("mobilevit-xx-small")
     model = build_source(spec)
-    assert model.mobilevit.conv_stem.normalization.momentum == 0.1
+    spreads = []
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.momentum == 0.1
+            module.register_forward_hook(lambda module, args, output: spreads.append(output.std().item()))
+    forward(model, example_inputs(spec, 1))
+    assert len(spreads) == 32
+    assert 0.5 < min(spreads) <= max(spreads) < 2
     half = model.to(torch.bfloat16)
     answers = forward(half, example_inputs(spec, 1).to(torch.bfloat16))
     assert answers.std() > 1e-2
