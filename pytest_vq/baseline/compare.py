@@ -99,7 +99,7 @@ def compare(
         scale=scale,
         effect=effect,
         error=error,
-        judgement=stats.judge(effect, least, most, error, scale.df, *limits),
+        judgement=stats.judge(effect, least, most, error, math.sqrt(scale.variance), scale.df, *limits),
         can_settle=reach < math.log1p(scale.resolution),
     )
 
@@ -113,13 +113,15 @@ def _scale(case: Case, metric: Metric, recent: Sequence[Estimates], reference: S
         tolerance = metric.tolerances[0 if calibrated else 1]
     resolution = max(policy.resolution, tolerance)
     excluding = policy.pass_error_per_look()
+    groups = [[metric.log(p) for p in recent], [metric.log(c) for c in case.candidates]]
     if calibrated:
         weak = Prior(policy.default_prior_df, policy.default_prior_sigma**2, 0)
-        groups = [[metric.log(p) for p in recent], [metric.log(c) for c in case.candidates]]
         variance, df = moderated(prior or weak, groups, policy)
-        alphas = policy.fail_error(case.comparisons), excluding
+        alphas = policy.fail_error(case.comparisons, len(case.candidates)), excluding
         return Scale(variance, df, 0.0, alphas, tolerance, resolution, calibrated)
-    variance = max(policy.uncalibrated_sigma**2, prior.variance if prior else 0.0)
+    squares, own = stats.scatter(groups)
+    typical = prior.variance if prior else 0.0
+    variance = max(policy.uncalibrated_sigma**2, typical, squares / own if own else 0.0)
     within = _within(metric, reference) + _within(metric, case.candidates)
     alphas = policy.uncalibrated_error, excluding
     return Scale(variance, math.inf, within, alphas, tolerance, resolution, calibrated)

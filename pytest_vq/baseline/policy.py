@@ -14,15 +14,17 @@ class Policy:
     timed_metrics: int = 2  # absolute latency and paired speedup
     references: int = 2  # the recent processes and the anchor
     max_looks: int = 3
-    pass_error: float = 0.01  # chance to PASS a true slowdown of the resolution, over all looks
+    last_look_share: float = 0.8  # of that error; a FAIL on fewer looks has to be confirmed anyway
+    pass_error: float = 0.006  # chance to PASS a true slowdown of the resolution, over all looks; heavy tails double it
 
     # Smallest changes worth failing for, and the slowdown that a PASS excludes.
     latency_tolerance: float = 0.03
     speedup_tolerance: float = 0.02
     resolution: float = 0.05
-    # A FAIL needs every fresh process to show this share of the tolerance: one disturbed process in three is common on
-    # shared machines and moves the mean of three past any normal-theory bound.
+    # A FAIL needs every fresh process to show this share of the tolerance, and this many sigma: one disturbed process in
+    # three is common on shared machines and moves the mean of three past any normal-theory bound.
     confirmation: float = 0.5
+    confirmation_sigmas: float = 1.25
 
     # Too few processes and no pool: the wide tolerances, and a typical between-process sigma for the interval's width.
     uncalibrated_latency_tolerance: float = 0.10
@@ -58,9 +60,11 @@ class Policy:
 
     power: float = 0.9  # "could have seen" means: would have failed this often
 
-    def fail_error(self, comparisons: int) -> float:
-        """The one-sided error of a single comparison at a single look."""
-        return self.suite_error / (max(comparisons, 1) * self.timed_metrics * self.references * self.max_looks)
+    def fail_error(self, comparisons: int, processes: int) -> float:
+        """The one-sided error of a single comparison after a number of fresh processes."""
+        early = (1 - self.last_look_share) / (self.max_looks - 1)
+        share = early if processes < self.max_looks else self.last_look_share
+        return self.suite_error * share / (max(comparisons, 1) * self.timed_metrics * self.references)
 
     def pass_error_per_look(self) -> float:
         """The one-sided error of excluding the resolution at a single look."""

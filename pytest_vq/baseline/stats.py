@@ -170,6 +170,7 @@ def judge(
     least: Any,
     most: Any,
     error: Any,
+    sigma: Any,
     df: Any,
     tolerance: float,
     resolution: float,
@@ -178,11 +179,14 @@ def judge(
 ) -> Judgement:
     """One look at one comparison: mean ``effect`` with standard ``error`` on ``df``; logs, positive = worse.
 
-    ``least`` and ``most`` are the best and worst fresh process's own effects: each must confirm a change for the
-    change to count. ``alphas`` are the one-sided errors of finding a change and of excluding the resolution.
+    ``least`` and ``most`` are the best and worst fresh process's own effects: each must confirm a change, by half of
+    what is worth failing for and by the ``sigma`` of one process, for the change to count. ``alphas`` are the one-sided errors of finding a change and of excluding the resolution.
     """
+    import numpy as np
+
     critical = error * quantile(1 - alphas[0], df)
-    worth, confirming = math.log1p(tolerance), policy.confirmation * math.log1p(tolerance)
+    worth = math.log1p(tolerance)
+    confirming = np.maximum(policy.confirmation * worth, policy.confirmation_sigmas * sigma)
     fails = (effect > critical) & (effect >= worth) & (least >= confirming)
     improves = (effect < -critical) & (effect <= -worth) & (most <= -confirming)
     passes = effect + error * quantile(1 - alphas[1], df) < math.log1p(resolution)
