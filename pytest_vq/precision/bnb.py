@@ -188,7 +188,7 @@ _LAYERS: Mapping[str, Callable[[Copier], Callable[[nn.Linear], nn.Module]]] = {
 
 
 def _ratio_db(signal: float, noise: float) -> float:
-    if math.isnan(noise):
+    if not math.isfinite(noise):
         return -math.inf
     return 10 * math.log10(signal / noise) if noise else math.inf
 

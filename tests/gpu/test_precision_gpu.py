@@ -1,0 +1,256 @@
+"""The schemes on a CUDA device, where other kernels run than on the CPU. Needs no network and a few hundred MiB."""
+
+from __future__ import annotations
+
+import gc
+import logging
+
+import pytest
+import torch
+from torch import nn
+from transformers import MobileViTConfig, MobileViTForImageClassification, ViTConfig, ViTForImageClassification
+
+from pytest_vq import precision
+from pytest_vq.errors import PrecisionError
+from pytest_vq.measure.fidelity import compare
+from pytest_vq.precision import bnb
+from pytest_vq.precision.convert import convert, verify
+
+pytestmark = [
+    pytest.mark.gpu,
+    # bitsandbytes says so where in_features is not a multiple of 64; such layers are correct, and tested here.
+    pytest.mark.filterwarnings("ignore:inner dimension:UserWarning"),
+]
+CUDA = torch.device("cuda")
+NAMES = ["fp32", "fp16", "int8", "int4"]
+# Activations are quantized to 8 bits at int8; at int4 all that is lost is FP16's rounding.
+ARITHMETIC_DB = {"int8": 33.0, "int4": 45.0}
+
+
+@pytest.fixture(autouse=True)
+def true_fp32():
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def vit() -> nn.Module:
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=192,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        intermediate_size=768,
+        image_size=64,
+        patch_size=16,
+        num_labels=10,
+    )
+    return ViTForImageClassification(config).eval()
+
+
+def at(source: nn.Module, name: str, heads=()):
+    return convert(source, precision.get(name), device=CUDA, heads=heads)
+
+
+def sqnr_db(expected: torch.Tensor, found: torch.Tensor) -> float:
+    return compare(expected.reshape(1, -1), found.reshape(1, -1)).sqnr_db
+
+
+def dequantized(name: str, layer: nn.Module) -> torch.Tensor:
+    """The weight that the layer stands for, on the CPU, from its stored bytes by the formats' definitions."""
+    if name == "int8":
+        return layer.weight.data.cpu().float() * layer.weight.SCB.cpu()[:, None] / 127
+    state = layer.weight.quant_state
+    packed = layer.weight.data.cpu().reshape(-1).int()
+    codes = torch.stack([packed >> 4, packed & 15], dim=1).reshape(-1)
+    scales = state.state2.code.cpu()[state.absmax.cpu().int()].reshape(-1)
+    nested = state.state2.absmax.cpu().repeat_interleave(state.state2.blocksize)[: scales.numel()]
+    scales = scales * nested + state.offset.cpu()
+    count = state.shape[0] * state.shape[1]
+    weight = state.code.cpu()[codes][:count] * scales.repeat_interleave(state.blocksize)[:count]
+    return weight.reshape(tuple(state.shape))
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "dtype", "quantized", "low_db"),
+    [
+        ("fp32", "torch.float32", torch.float32, 0, 90),
+        ("fp16", "torch.float16", torch.float16, 0, 45),
+        ("int8", "bitsandbytes LLM.int8, fp16 rest", torch.float16, 18, 25),
+        ("int4", "bitsandbytes NF4, fp16 rest", torch.float16, 18, 9),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 5])
+def test_a_vit_at_each_precision(name, method, dtype, quantized, low_db, batch):
+    source = vit()
+    images = torch.randn(batch, 3, 64, 64)
+    converted = at(source, name, ["classifier"])
+    assert (converted.method, converted.dtype) == (method, dtype)
+    assert (converted.coverage.eligible, converted.coverage.quantized, converted.coverage.left) == (18, quantized, {})
+    assert {parameter.device.type for parameter in converted.module.parameters()} == {"cuda"}
+    assert {parameter.device.type for parameter in source.parameters()} == {"cpu"}
+    assert {parameter.dtype for parameter in source.parameters()} == {torch.float32}
+    with torch.inference_mode():
+        expected = source(images).logits
+        for _ in range(2):
+            output = converted.module(images.to(CUDA, dtype)).logits
+            assert output.dtype is dtype
+            assert compare(expected, output).sqnr_db >= low_db
+    verify(converted, precision.get(name))  # still, after forwards
+
+
+def test_schemes_store_different_bytes_of_the_expected_size():
+    converted = {name: at(vit(), name, ["classifier"]) for name in NAMES}
+    assert len({each.fingerprint for each in converted.values()}) == 4
+    sizes = [converted[name].model_size_bytes for name in NAMES]
+    assert sizes == sorted(sizes, reverse=True)
+    assert 0.49 < sizes[1] / sizes[0] < 0.51
+    for name in NAMES:  # but for the names of types in the header, as on the CPU
+        on_cpu = convert(vit(), precision.get(name), device=torch.device("cpu"), heads=["classifier"])
+        assert converted[name].model_size_bytes == pytest.approx(on_cpu.model_size_bytes, rel=0.005)
+
+
+def test_mobilevit_has_all_its_layers_in_nf4_here():
+    torch.manual_seed(0)
+    config = MobileViTConfig(hidden_sizes=[64, 80, 96], neck_hidden_sizes=[16, 16, 24, 32, 32, 32, 64], image_size=64)
+    converted = at(MobileViTForImageClassification(config).eval(), "int4", ["classifier"])
+    assert converted.coverage.left == {}
+    assert converted.coverage.quantized == converted.coverage.eligible > 0
+    with torch.inference_mode():
+        output = converted.module(torch.randn(2, 3, 64, 64, device=CUDA, dtype=converted.dtype)).logits
+    assert torch.isfinite(output).all()
+
+
+ALIGNED = [(64, 32), (64, 64), (192, 576), (768, 192), (1280, 640)]
+ODD = [(2, 3), (5, 7), (16, 1), (63, 65), (80, 100), (96, 31), (144, 200), (130, 33), (100, 64), (1000, 10)]
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+@pytest.mark.parametrize("shape", ALIGNED + ODD, ids=str)
+def test_every_shape_computes_what_its_weights_say(name, shape):
+    torch.manual_seed(0)
+    linear = nn.Linear(*shape)
+    why = bnb._why_not(name, *shape, CUDA)
+    if why:  # never wrong: left out with the reason, and only where nothing promises that it works
+        assert shape in ODD, why
+        source = nn.Sequential(linear, nn.Linear(64, 64))
+        assert at(source, name).coverage.left == {"0": why}
+        return
+    layer = at(nn.Sequential(linear), name).module[0]
+    weight = dequantized(name, layer)
+    for lead in [(1,), (2,), (3,), (7,), (17,), (129,), (1, 5), (2, 197), (8, 257), (3, 2, 7)]:
+        inputs = torch.randn(*lead, shape[0]).half()
+        expected = nn.functional.linear(inputs.float(), weight, linear.bias)
+        with torch.inference_mode():
+            found = layer(inputs.to(CUDA))
+        assert found.shape == expected.shape
+        assert found.dtype is torch.float16
+        if expected.numel() > 50:  # fewer are not enough for a ratio of energies to be steady
+            assert sqnr_db(expected, found) > ARITHMETIC_DB[name], lead
+
+
+LAYOUTS = {
+    "transposed": lambda: torch.randn(64, 7).T,
+    "class tokens": lambda: torch.randn(7, 5, 64)[:, 0],
+    "without class token": lambda: torch.randn(3, 5, 64)[:, 1:],
+    "half of the features": lambda: torch.randn(7, 5, 128)[..., :64],
+    "every second row": lambda: torch.randn(14, 64)[::2],
+    "expanded": lambda: torch.randn(1, 64).expand(6, 64),
+    "swapped axes": lambda: torch.randn(5, 3, 64).transpose(0, 1),
+    "four axes": lambda: torch.randn(2, 3, 5, 64),
+    "one vector": lambda: torch.randn(64),
+}
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_of_the_input(name, layout):
+    torch.manual_seed(0)
+    linear = nn.Linear(64, 96)
+    layer = at(nn.Sequential(linear), name).module[0]
+    inputs = LAYOUTS[layout]()
+    # ``.to`` keeps a dense layout, but makes slices contiguous: lay the same view out over device memory instead.
+    base = torch.zeros(inputs.untyped_storage().nbytes() // 4, device=CUDA, dtype=torch.float16)
+    if layout != "expanded":
+        base.as_strided(inputs.shape, inputs.stride(), inputs.storage_offset()).copy_(inputs)
+    else:
+        base[: inputs.shape[1]].copy_(inputs[0])
+    view = base.as_strided(inputs.shape, inputs.stride(), inputs.storage_offset())
+    with torch.inference_mode():
+        found = layer(view)
+    assert found.shape == linear(inputs).shape
+    assert sqnr_db(linear(inputs), found) > 15
+
+
+@pytest.mark.parametrize("rows", [1, 2, 33])
+def test_int8_keeps_an_outlier_channel_apart(rows):
+    torch.manual_seed(0)
+    linear = nn.Linear(128, 96)
+    inputs = torch.randn(rows, 128)
+    inputs[:, 5] = 60.0
+    linear.weight.data[:, 5] *= 0.1  # so that what it does to the other channels shows
+    expected = linear(inputs)
+    apart, together = (at(nn.Sequential(linear), "int8").module[0] for _ in range(2))
+    together.state.threshold = 0.0
+    with torch.inference_mode():
+        apart_db, together_db = (sqnr_db(expected, each(inputs.to(CUDA).half())) for each in (apart, together))
+    assert apart_db > 30
+    assert together_db < 22
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_rows_of_zeros_give_zeros(name):
+    layer = at(nn.Sequential(nn.Linear(64, 64, bias=False)), name).module[0]
+    inputs = torch.randn(4, 64, device=CUDA, dtype=torch.float16)
+    inputs[1] = 0
+    with torch.inference_mode():
+        found = layer(inputs)
+    assert torch.isfinite(found).all()
+    assert not found[1].any()
+    assert found[0].any()
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_weights_in_two_modules_are_held_once_and_right(name):
+    torch.manual_seed(0)
+    source = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+    source[1].weight = source[0].weight
+    converted = at(source, name)
+    assert converted.module[0].weight.data_ptr() == converted.module[1].weight.data_ptr()
+    inputs = torch.randn(9, 64)
+    with torch.inference_mode():
+        for _ in range(2):
+            assert sqnr_db(source(inputs), converted.module(inputs.to(CUDA).half())) > 12
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_device_holds_the_model_once(name):
+    source = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(8))).eval()
+    converted = at(source, name)  # the first use of a device leaves workspaces there
+    with torch.inference_mode():
+        converted.module(torch.randn(2, 1024, device=CUDA, dtype=converted.dtype))
+    del converted
+    gc.collect()
+    before = torch.cuda.memory_allocated()
+    converted = at(source, name)
+    with torch.inference_mode():
+        converted.module(torch.randn(2, 1024, device=CUDA, dtype=converted.dtype))
+    gc.collect()
+    held = torch.cuda.memory_allocated() - before
+    assert held <= 1.02 * converted.model_size_bytes + 2**16
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_forwards_log_nothing(name, caplog):
+    converted = at(vit(), name, ["classifier"])
+    with caplog.at_level(logging.DEBUG), torch.inference_mode():
+        converted.module(torch.randn(2, 3, 64, 64, device=CUDA, dtype=converted.dtype))
+    assert caplog.records == []
+
+
+def test_a_model_on_the_device_is_no_source():
+    with pytest.raises(PrecisionError, match="must be on the CPU, but weight is on cuda"):
+        at(nn.Linear(64, 64).to(CUDA), "fp16")
+    with pytest.raises(PrecisionError, match="already quantized"):
+        at(at(vit(), "int8", ["classifier"]).module, "int4", ["classifier"])

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pytest_vq.errors import OutputError
+from pytest_vq.measure.fidelity import MAX_SQNR_DB, Fidelity, accuracy, check_output, compare
+
+
+def test_known_figures():
+    reference = torch.tensor([[3.0, 4.0], [0.0, 5.0]])
+    candidate = torch.tensor([[4.0, 3.0], [0.0, 5.0]])
+    fidelity = compare(reference, candidate)
+    assert fidelity.cosine == pytest.approx((24 / 25 + 1) / 2)
+    assert fidelity.sqnr_db == pytest.approx(10 * math.log10(50 / 2))
+    assert fidelity.max_abs_error == 1.0
+    assert fidelity.top1_agreement == 0.5
+
+
+def test_an_exact_match_is_finite_and_the_most_there_is():
+    outputs = torch.randn(4, 10)
+    assert compare(outputs, outputs.clone()) == Fidelity(
+        cosine=pytest.approx(1.0), sqnr_db=MAX_SQNR_DB, max_abs_error=0.0, top1_agreement=1.0
+    )
+    nearly = outputs.double() + 1e-13
+    assert compare(outputs.double(), nearly).sqnr_db == MAX_SQNR_DB
+
+
+def test_sqnr_follows_the_noise():
+    torch.manual_seed(0)
+    signal = torch.randn(64, 1000, dtype=torch.float64)
+    for scale, expected_db in [(1.0, 0.0), (0.1, 20.0), (0.001, 60.0)]:
+        assert compare(signal, signal + scale * torch.randn_like(signal)).sqnr_db == pytest.approx(expected_db, abs=0.1)
+
+
+def test_sqnr_is_of_the_whole_and_cosine_of_the_rows():
+    # One weak row turned round: the energy hardly notices, the mean of the rows' cosines does.
+    reference = torch.tensor([[100.0, 0.0], [0.0, 1.0]])
+    candidate = torch.tensor([[100.0, 0.0], [0.0, -1.0]])
+    fidelity = compare(reference, candidate)
+    assert fidelity.sqnr_db == pytest.approx(10 * math.log10(10001 / 4))
+    assert fidelity.cosine == 0.0
+
+
+def test_the_comparison_adds_no_error_of_its_own():
+    # In float16, the squares of these overflow and the differences vanish.
+    reference = torch.tensor([[300.0, 60000.0]], dtype=torch.float16)
+    candidate = torch.tensor([[301.0, 60000.0]], dtype=torch.bfloat16)
+    fidelity = compare(reference.double(), candidate)
+    assert math.isfinite(fidelity.sqnr_db)
+    tiny = torch.full((1, 3), 1e-30)
+    assert compare(tiny, tiny * (1 + 1e-3)).sqnr_db == pytest.approx(60, abs=0.1)
+    assert compare(tiny, tiny.clone()).cosine == pytest.approx(1.0)
+
+
+def test_directions_of_zero_vectors():
+    zeros, ones = torch.zeros(2, 3), torch.ones(2, 3)
+    assert compare(zeros, zeros).cosine == 1.0
+    assert compare(zeros, ones).cosine == 0.0
+    assert compare(zeros, ones).sqnr_db == -MAX_SQNR_DB
+    assert compare(ones, zeros).sqnr_db == 0.0
+
+
+def test_more_axes_are_flattened_and_one_feature_has_no_top1():
+    maps = torch.randn(2, 3, 4, 4)
+    assert compare(maps, maps).top1_agreement == 1.0
+    assert compare(torch.randn(5, 1), torch.randn(5, 1)).top1_agreement is None
+    assert compare(torch.randn(5), torch.randn(5)).top1_agreement is None
+
+
+def test_compare_refuses():
+    with pytest.raises(OutputError, match=r"\[2, 3\] and \[2, 4\]"):
+        compare(torch.zeros(2, 3), torch.zeros(2, 4))
+    with pytest.raises(OutputError, match="not finite"):
+        compare(torch.zeros(1, 2), torch.tensor([[0.0, math.nan]]))
+
+
+def test_good_outputs_pass():
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        check_output(torch.randn(3, 10).to(dtype), "m")
+    check_output(torch.randn(3, 10).half(), "m", like=torch.zeros(3, 10))
+    check_output(torch.randn(1, 1), "m")
+    check_output(torch.randn(3, 1), "m")
+    check_output(torch.randn(2, 3, 4, 4), "m")
+
+
+@pytest.mark.parametrize(
+    ("output", "match"),
+    [
+        ((torch.zeros(2), torch.zeros(2)), "m-int8: the output is a tuple, not a tensor"),
+        (None, "a NoneType"),
+        (torch.zeros(2, 3, dtype=torch.int64), "torch.int64"),
+        (torch.tensor([[1.0, math.nan, 2.0]]), "1 of 3 output values are NaN"),
+        (torch.tensor([[1.0, math.inf, -math.inf]]), "2 of 3"),
+        (torch.zeros(2, 3), "degenerate"),
+        (torch.full((2, 3), 7.0), "degenerate"),
+        (torch.randn(2, 3) * 1e-30, "degenerate"),
+        (torch.tensor([[1.0, 2.0], [5.0, 5.0]]), "degenerate"),
+        (torch.ones(4, 1), "degenerate"),
+        (torch.tensor(1.0), "shape"),
+        (torch.zeros(0, 3), "shape"),
+        (torch.zeros(3, 0), "shape"),
+    ],
+)
+def test_bad_outputs_are_refused(output, match):
+    with pytest.raises(OutputError, match=match):
+        check_output(output, "m-int8")
+
+
+def test_another_shape_than_the_reference():
+    with pytest.raises(OutputError, match=r"has shape \[2, 3\], FP32's has \[3, 3\]"):
+        check_output(torch.randn(2, 3), "m", like=torch.randn(3, 3))
+
+
+def test_accuracy():
+    logits = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0], [2.0, 1.0]]).half()
+    assert accuracy(logits, torch.tensor([1, 0, 0, 0])) == 0.75
+    for wrong in (torch.tensor([1, 0]), torch.zeros(4, 1)):
+        with pytest.raises(OutputError, match="accuracy needs"):
+            accuracy(logits, wrong)
+    with pytest.raises(OutputError):
+        accuracy(torch.zeros(0, 2), torch.zeros(0))

@@ -1,0 +1,196 @@
+"""Single quantized layers against their dequantized weights in float: no kernel may compute something else."""
+
+from __future__ import annotations
+
+import copy
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_vq import precision
+from pytest_vq.precision import bnb
+from pytest_vq.precision.convert import convert
+from pytest_vq.precision.layers import Copier
+
+CPU = torch.device("cpu")
+# Activations are quantized to 8 bits at int8 (about 40 dB); at int4 all that is lost is BF16's rounding.
+ARITHMETIC_DB = {"int8": 33.0, "int4": 40.0}
+
+
+def sqnr_db(expected: torch.Tensor, found: torch.Tensor) -> float:
+    expected, found = expected.double(), found.double()
+    return (10 * torch.log10(expected.square().sum() / (found - expected).square().sum())).item()
+
+
+def layer(kind: str, linear: nn.Linear) -> nn.Module:
+    source = nn.Sequential(linear)
+    return convert(source, precision.get(kind), device=CPU, heads=()).module[0]
+
+
+def dequantized(kind: str, quantized: nn.Module) -> torch.Tensor:
+    """The weight that the layer stands for, from its stored bytes by the formats' definitions; before a forward."""
+    if kind == "int8":
+        return quantized.weight.data.float() * quantized.weight.SCB[:, None] / 127
+    state = quantized.weight.quant_state
+    packed = quantized.weight.data.reshape(-1).int()
+    codes = torch.stack([packed >> 4, packed & 15], dim=1).reshape(-1)
+    scales = state.state2.code[state.absmax.int()].reshape(-1)
+    nested = state.state2.absmax.repeat_interleave(state.state2.blocksize)[: scales.numel()]
+    scales = scales * nested + state.offset
+    return (state.code[codes] * scales.repeat_interleave(state.blocksize)).reshape(state.shape)
+
+
+SHAPES = {
+    "int8": [(2, 3), (5, 7), (16, 1), (63, 65), (64, 64), (80, 100), (96, 31), (144, 200), (192, 576), (130, 33)],
+    "int4": [(64, 32), (64, 96), (128, 64), (192, 576), (192, 32), (320, 160), (576, 192)],
+}
+
+
+@pytest.mark.parametrize(("kind", "shape"), [(kind, shape) for kind, shapes in SHAPES.items() for shape in shapes])
+@pytest.mark.parametrize("bias", [True, False])
+def test_every_shape_computes_what_its_weights_say(kind, shape, bias):
+    torch.manual_seed(0)
+    linear = nn.Linear(*shape, bias=bias)
+    quantized = layer(kind, linear)
+    weight = dequantized(kind, quantized)
+    assert sqnr_db(linear.weight, weight) > {"int8": 35, "int4": 17}[kind]
+    for lead in [(1,), (3,), (17,), (1, 5), (2, 197), (3, 1, 7)]:
+        inputs = torch.randn(*lead, shape[0]).bfloat16()
+        expected = nn.functional.linear(inputs.float(), weight, linear.bias)
+        with torch.inference_mode():
+            found = quantized(inputs)
+        assert found.shape == expected.shape
+        assert found.dtype is torch.bfloat16
+        # Few values are not enough for a ratio of energies to be steady.
+        if expected.numel() > 50:
+            assert sqnr_db(expected, found) > ARITHMETIC_DB[kind]
+
+
+LAYOUTS = {
+    "transposed": lambda: torch.randn(64, 7).T,
+    "class tokens": lambda: torch.randn(7, 5, 64)[:, 0],
+    "without class token": lambda: torch.randn(3, 5, 64)[:, 1:],
+    "half of the features": lambda: torch.randn(7, 5, 128)[..., :64],
+    "every second row": lambda: torch.randn(14, 64)[::2],
+    "expanded": lambda: torch.randn(1, 64).expand(6, 64),
+    "swapped axes": lambda: torch.randn(5, 3, 64).transpose(0, 1),
+    "four axes": lambda: torch.randn(2, 3, 5, 64),
+    "one vector": lambda: torch.randn(64),
+}
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_of_the_input(kind, layout):
+    torch.manual_seed(0)
+    linear = nn.Linear(64, 96)
+    quantized = layer(kind, linear)
+    inputs = LAYOUTS[layout]()
+    before = inputs.clone()
+    with torch.inference_mode():
+        found = quantized(inputs.bfloat16())
+        half = quantized(inputs.half())
+    assert found.shape == linear(inputs).shape
+    assert half.dtype is torch.float16
+    assert sqnr_db(linear(inputs), found) > 15
+    assert sqnr_db(linear(inputs), half) > 15
+    assert torch.equal(inputs, before)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 33])
+def test_int8_keeps_an_outlier_channel_apart(rows):
+    torch.manual_seed(0)
+    linear = nn.Linear(128, 96)
+    inputs = torch.randn(rows, 128)
+    inputs[:, 5] = 60.0
+    linear.weight.data[:, 5] *= 0.1  # so that what it does to the other channels shows
+    expected = linear(inputs)
+    apart, together = layer("int8", linear), layer("int8", linear)
+    together.state.threshold = 0.0
+    with torch.inference_mode():
+        apart_db, together_db = (sqnr_db(expected, each(inputs.half())) for each in (apart, together))
+    assert apart_db > 30
+    assert together_db < 22
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_rows_and_weights_of_zeros_give_zeros(kind):
+    linear = nn.Linear(64, 64, bias=False)
+    linear.weight.data[::2] = 0
+    inputs = torch.randn(4, 64)
+    inputs[1] = 0
+    with torch.inference_mode():
+        found = layer(kind, linear)(inputs.bfloat16())
+    assert torch.isfinite(found).all()
+    assert not found[1].any()
+    assert not found[:, ::2].any()
+    assert found[0, 1::2].any()
+
+
+@pytest.mark.parametrize(("in_features", "out_features"), [(60, 64), (96, 64), (64, 33), (1000, 32)])
+def test_shapes_that_nf4_gets_wrong_on_a_cpu_are_not_quantized(in_features, out_features):
+    source = nn.Sequential(nn.Linear(64, in_features), nn.Linear(in_features, out_features), nn.Linear(64, 64))
+    converted = convert(source, precision.get("int4"), device=CPU, heads=())
+    assert "1" in converted.coverage.left
+    assert type(converted.module[1]) is nn.Linear
+    assert type(converted.module[2]) is bnb.NF4Linear
+
+
+def test_a_kernel_that_computes_something_else_is_found_out(monkeypatch):
+    def broken(self, x):
+        return torch.zeros(*x.shape[:-1], self.out_features, dtype=x.dtype)
+
+    monkeypatch.setattr(bnb.Int8Linear, "forward", broken)
+    why = bnb._why_not.__wrapped__("int8", 64, 64, CPU)
+    assert re.search(r"gives wrong values at 64 -> 64: -?0\.\d dB, where at least 20", why)
+
+
+def test_a_kernel_that_fails_is_found_out(monkeypatch):
+    def broken(self, x):
+        raise RuntimeError("no such algorithm")
+
+    monkeypatch.setattr(bnb.Int8Linear, "forward", broken)
+    assert "fails at 64 -> 64: no such algorithm" in bnb._why_not.__wrapped__("int8", 64, 64, CPU)
+
+
+def test_trouble_with_the_device_is_not_blamed_on_the_shape(monkeypatch):
+    def broken(self, x):
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(bnb.Int8Linear, "forward", broken)
+    with pytest.raises(torch.OutOfMemoryError):
+        bnb._why_not.__wrapped__("int8", 64, 64, CPU)
+
+
+def test_a_trial_of_a_good_shape_passes():
+    for kind in ("int8", "int4"):
+        assert bnb._why_not.__wrapped__(kind, 192, 64, CPU) == ""
+
+
+def test_dequantizing_by_the_definition_agrees_with_bitsandbytes():
+    quantized = layer("int4", nn.Linear(128, 64))
+    theirs = bnb.bitsandbytes.functional.dequantize_4bit(quantized.weight.data, quantized.weight.quant_state)
+    assert sqnr_db(dequantized("int4", quantized), theirs.float()) > 40
+
+
+def test_importing_bitsandbytes_neither_downloads_nor_complains(tmp_path):
+    (tmp_path / "kernels.py").write_text("raise SystemExit('imported')\n")
+    code = "import sys, pytest_vq.precision.bnb; assert 'kernels' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}:{':'.join(sys.path)}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_copier_copies_each_tensor_once():
+    parameter = nn.Parameter(torch.randn(3))
+    copier = Copier(CPU, torch.float16)
+    assert copier.parameter(parameter) is copier.parameter(parameter)
+    assert copier.parameter(parameter).dtype is torch.float16
+    assert not copier.parameter(parameter).requires_grad
+    assert copy.copy(parameter) is not parameter
