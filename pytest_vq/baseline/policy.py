@@ -21,10 +21,10 @@ class Policy:
     latency_tolerance: float = 0.03
     speedup_tolerance: float = 0.02
     resolution: float = 0.05
-    # A FAIL needs every fresh process to show this share of the tolerance, and this many sigma: one disturbed process in
-    # three is common on shared machines and moves the mean of three past any normal-theory bound.
+    # A FAIL needs every fresh process to show this share of the tolerance, and this many sigma: one disturbed process
+    # in three is common on shared machines and moves the mean of three past any normal-theory bound.
     confirmation: float = 0.5
-    confirmation_sigmas: float = 1.25
+    confirmation_sigmas: float = 1.5
 
     # Too few processes and no pool: the wide tolerances, and a typical between-process sigma for the interval's width.
     uncalibrated_latency_tolerance: float = 0.10

@@ -180,7 +180,8 @@ def judge(
     """One look at one comparison: mean ``effect`` with standard ``error`` on ``df``; logs, positive = worse.
 
     ``least`` and ``most`` are the best and worst fresh process's own effects: each must confirm a change, by half of
-    what is worth failing for and by the ``sigma`` of one process, for the change to count. ``alphas`` are the one-sided errors of finding a change and of excluding the resolution.
+    what is worth failing for and by the ``sigma`` of one process, for the change to count. ``alphas`` are the
+    one-sided errors of finding a change and of excluding the resolution.
     """
     import numpy as np
 
