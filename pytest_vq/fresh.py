@@ -13,7 +13,6 @@ import pytest
 
 from pytest_vq.errors import MeasurementError
 from pytest_vq.options import Options
-from pytest_vq.record import Estimates
 from pytest_vq.report.results import Results, read_results
 from pytest_vq.session import Outcome
 
@@ -25,11 +24,10 @@ def measure_afresh(item: pytest.Item, options: Options) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="pytest-vq-") as directory:
         target = str(item.config.rootpath / item.nodeid)
         results = run_afresh(item.config, options, [target], Path(directory))
-    measured = results.measured()
-    if len(measured) != 1:
-        raise MeasurementError(f"{item.nodeid}: a fresh process measured {len(measured)} pairs instead of one")
-    record, environment = measured[0]
-    return Outcome(record, environment, (Estimates.of(record, environment),), ())
+    if len(results.rows) != 1:
+        raise MeasurementError(f"{item.nodeid}: a fresh process measured {len(results.rows)} pairs instead of one")
+    row = results.rows[0]
+    return Outcome(row.record, row.environment, row.estimates, ())
 
 
 def run_afresh(config: pytest.Config, options: Options, targets: Sequence[str], output: Path) -> Results:

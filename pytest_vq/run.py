@@ -45,7 +45,7 @@ class Run:
         if text is not None:
             outcome = Outcome.from_json(text)
             self.rows.append((report.nodeid, outcome))
-            self.open().add(outcome.record, outcome.environment)
+            self.open().add(outcome.record, outcome.environment, outcome.estimates[1:])
             return outcome
         failure = getattr(report, "vq_failure", None)
         phase: str = report.when

@@ -119,7 +119,7 @@ class VqSession:
         # Read from disk: under xdist the process that started those runs is not the one that needs them.
         if self._others is None:
             results = [read_results(self.run_output(number)) for number in range(2, self.options.runs + 1)]
-            self._others = [{r.id: Estimates.of(r, e) for r, e in result.measured()} for result in results]
+            self._others = [{row.record.id: row.estimates[0] for row in result.rows} for result in results]
         return self._others
 
     def _measure_afresh(self, item: pytest.Item) -> Outcome:

@@ -11,15 +11,15 @@ import errno
 import io
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pytest_vq.errors import ResultsError
-from pytest_vq.record import COLUMNS, SCHEMA_VERSION, Environment, Record, flat_row
+from pytest_vq.record import COLUMNS, SCHEMA_VERSION, Environment, Estimates, Record, flat_row
 
 TABLE = "results.csv"
 STUDY = "study.json"
@@ -35,24 +35,30 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
-    """One run's results, as read back. ``environments`` are the processes that measured; usually one.
+class Row:
+    """A measured pair, the process that measured it, and the estimates of every process that did, that one first."""
 
-    ``sources[i]`` is the index in ``environments`` of the process that took ``records[i]``.
-    """
+    record: Record
+    environment: Environment
+    estimates: tuple[Estimates, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """One run's results, as read back. ``environments`` are the processes that measured; usually one."""
 
     options: Mapping[str, Any]
     environments: tuple[Environment, ...]
-    records: tuple[Record, ...]
-    sources: tuple[int, ...]
+    rows: tuple[Row, ...]
     failures: tuple[Failure, ...]
     started_utc: str
     updated_utc: str
     complete: bool
 
-    def measured(self) -> list[tuple[Record, Environment]]:
-        """Each record with the environment it was measured in."""
-        return [(record, self.environments[i]) for record, i in zip(self.records, self.sources, strict=True)]
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """The records alone, in the order they were measured."""
+        return tuple(row.record for row in self.rows)
 
 
 class ResultsWriter:
@@ -76,11 +82,14 @@ class ResultsWriter:
         except OSError as error:
             raise self._error(error) from error
 
-    def add(self, record: Record, environment: Environment) -> None:
-        """Append a measured pair and the process it was measured in. Raises ResultsError when it cannot be stored."""
+    def add(self, record: Record, environment: Environment, others: Sequence[Estimates] = ()) -> None:
+        """Append a measured pair and the process it was measured in. Raises ResultsError when it cannot be stored.
+
+        ``others`` are the estimates of further processes that measured the same pair.
+        """
         known = self._environments
         source = known.index(environment) if environment in known else len(known)
-        row = _study_row(record, source)
+        row = _study_row(record, source, (Estimates.of(record, environment), *others))
         if source == len(known):
             known.append(environment)
         self._rows.append(row)
@@ -157,22 +166,22 @@ def read_results(path: Path) -> Results:
         raise ResultsError(f"{message}: upgrade pytest-vq")
     try:
         study = msgspec.convert(raw, _Study)
-        records = tuple(msgspec.convert(row, Record) for row in study.records)
-        sources = tuple(msgspec.convert(row.get("environment"), int) for row in study.records)
+        rows = tuple(_row(stored, study.environments) for stored in study.records)
     except msgspec.ValidationError as error:
         raise ResultsError(f"{file} is not a {STUDY} of pytest-vq: {error}") from error
-    if any(not 0 <= source < len(study.environments) for source in sources):
-        raise ResultsError(f"{file} names an environment that it does not hold: was it edited by hand?")
     return Results(
-        study.options,
-        study.environments,
-        records,
-        sources,
-        study.failures,
-        study.started_utc,
-        study.updated_utc,
-        study.complete,
+        study.options, study.environments, rows, study.failures, study.started_utc, study.updated_utc, study.complete
     )
+
+
+def _row(stored: Mapping[str, Any], environments: Sequence[Environment]) -> Row:
+    import msgspec
+
+    source = msgspec.convert(stored.get("environment"), int)
+    if not 0 <= source < len(environments):
+        raise msgspec.ValidationError(f"it does not hold environment {source}: was it edited by hand?")
+    estimates = msgspec.convert(stored.get("estimates"), tuple[Estimates, ...])
+    return Row(msgspec.convert(stored, Record), environments[source], estimates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +194,13 @@ class _Study:
     options: dict[str, Any]
     environments: tuple[Environment, ...]
     records: tuple[dict[str, Any], ...]
-    failures: tuple[Failure, ...] = field(default=())
+    failures: tuple[Failure, ...] = ()
 
 
-def _study_row(record: Record, source: int) -> str:
+def _study_row(record: Record, source: int, estimates: Sequence[Estimates]) -> str:
     import msgspec
 
-    row = _json({**asdict(record), "environment": source})
+    row = _json({**asdict(record), "environment": source, "estimates": [asdict(e) for e in estimates]})
     try:
         msgspec.json.decode(row, type=Record)
     except msgspec.ValidationError as error:  # e.g. a latency that is not finite: JSON has no such number

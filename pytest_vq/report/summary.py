@@ -10,6 +10,7 @@ import pytest
 
 from pytest_vq.precision import precisions
 from pytest_vq.record import Record, Status
+from pytest_vq.report import text
 
 if TYPE_CHECKING:
     from pytest_vq.run import Run
@@ -60,8 +61,6 @@ def _write_counts(terminal: pytest.TerminalReporter, run: Run, records: Sequence
 
 def table(records: Sequence[Record]) -> str:
     """``records`` as a plain text table, a line a pair, each model named once."""
-    from tabulate import tabulate
-
     has_verdicts = any(record.verdict is not None for record in records)
     headers = (*_HEADERS, "verdict") if has_verdicts else _HEADERS
     rows, previous = [], None
@@ -70,7 +69,7 @@ def table(records: Sequence[Record]) -> str:
         cells[0] = "" if record.model == previous else record.model
         rows.append([*cells, str(record.verdict or "")] if has_verdicts else cells)
         previous = record.model
-    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=_ALIGN[: len(headers)])
+    return text.table(rows, headers, _ALIGN[: len(headers)])
 
 
 def _first_seen(records: Sequence[Record], record: Record) -> int:

@@ -78,7 +78,7 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     writer.close()
     for path in (tmp_path / "new" / "out", tmp_path / "new" / "out" / "study.json"):
         results = read_results(path)
-        assert results.measured() == [(first, ENVIRONMENT), (second, ENVIRONMENT)]
+        assert [(row.record, row.environment) for row in results.rows] == [(first, ENVIRONMENT), (second, ENVIRONMENT)]
         assert results.environments == (ENVIRONMENT,)
         assert results.failures == (Failure("vit-fp16", "DeviceOutOfMemoryError", "80 GiB wanted"),)
         assert results.options == {"batch": [1, 8], "output": "out", "gpu": True}
@@ -91,7 +91,11 @@ def test_records_of_two_processes_keep_their_environments(tmp_path: Path) -> Non
     for model, environment in (("a", ENVIRONMENT), ("b", other), ("c", ENVIRONMENT)):
         writer.add(record(model=model), environment)
     results = read_results(tmp_path)
-    assert [(r.model, e.device_uuid) for r, e in results.measured()] == [("a", "GPU-1"), ("b", "GPU-2"), ("c", "GPU-1")]
+    assert [(row.record.model, row.environment.device_uuid) for row in results.rows] == [
+        ("a", "GPU-1"),
+        ("b", "GPU-2"),
+        ("c", "GPU-1"),
+    ]
     assert len(results.environments) == 2
 
 
