@@ -112,19 +112,17 @@ def _scale(case: Case, metric: Metric, recent: Sequence[Estimates], reference: S
     if tolerance is None:
         tolerance = metric.tolerances[0 if calibrated else 1]
     resolution = max(policy.resolution, tolerance)
-    excluding = policy.pass_error_per_look()
     groups = [[metric.log(p) for p in recent], [metric.log(c) for c in case.candidates]]
     if calibrated:
         weak = Prior(policy.default_prior_df, policy.default_prior_sigma**2, 0)
         variance, df = moderated(prior or weak, groups, policy)
-        alphas = policy.fail_error(case.comparisons, len(case.candidates)), excluding
+        alphas = policy.fail_error(case.comparisons, len(case.candidates)), policy.pass_error_per_look()
         return Scale(variance, df, 0.0, alphas, tolerance, resolution, calibrated)
-    squares, own = stats.scatter(groups)
-    typical = prior.variance if prior else 0.0
-    variance = max(policy.uncalibrated_sigma**2, typical, squares / own if own else 0.0)
+    typical = max(policy.uncalibrated_sigma**2, prior.variance if prior else 0.0)
+    variance, df = moderated(Prior(policy.default_prior_df, typical, 0), groups, policy)
     within = _within(metric, reference) + _within(metric, case.candidates)
-    alphas = policy.uncalibrated_error, excluding
-    return Scale(variance, math.inf, within, alphas, tolerance, resolution, calibrated)
+    alphas = policy.uncalibrated_error, policy.uncalibrated_error
+    return Scale(variance, df, within, alphas, tolerance, resolution, calibrated)
 
 
 def moderated(prior: Prior, groups: Sequence[Sequence[float]], policy: Policy) -> tuple[float, float]:

@@ -30,7 +30,7 @@ class Policy:
     uncalibrated_latency_tolerance: float = 0.10
     uncalibrated_speedup_tolerance: float = 0.05
     uncalibrated_sigma: float = 0.01
-    uncalibrated_error: float = 0.025  # one-sided: a 95 % interval that excludes no change
+    uncalibrated_error: float = 0.025  # one-sided, a look: a 95 % interval that excludes no change, or the resolution
     min_processes: int = (
         5  # without a pool; with fewer, t quantiles make the "calibrated" rule blinder than the wide one
     )

@@ -1,0 +1,80 @@
+"""The words around the tables of ``docs/calibration.md``."""
+
+HEAD = """\
+# Calibration of the gate
+
+Written by `python -m bench.calibration`; do not edit by hand. The constants are `pytest_vq/baseline/policy.py`'s.
+
+## Simulated suites
+
+Suites of 64 pairs (16 of them FP32, which have no speedup to judge), 5 or 15 baseline processes, up to 3 fresh ones:
+a pair that is suspect or undecided is measured again, and a FAIL counts only after the third. Per-pair figures behind
+the bar. *Suites with a false FAIL* (target: at most 1 %): nothing changed, any of the 64 pairs failed in either metric.
+*On one look*: the same if the first fresh process were believed without confirmation. *PASS* and *processes*: of
+unchanged pairs. *+5 %, +10 %*: a true slowdown of every pair; in brackets, pairs with absolute time alone. *PASS at
++5 %* (target: at most 1 %): pairs whose true slowdown of 5 % was waved through.
+
+Noise: `normal`; `autocorrelated samples` (10 % quantiles of 40 skewed samples each); `unequal pairs` (sigma differs
+by a factor of 5 between pairs); `wild pairs` (one in twenty is 8 times as noisy); `heavy tails` (t with 4 degrees of
+freedom); `disturbed processes` (3 % of all are slowed by 8 % on average); `common shocks` (half of the variance is
+shared by all pairs of a process); `drift` (the machine wanders, by a random walk of 0.3 sigma from one process to the
+next; time is divided by a sentinel that sees it with an error of 0.3 sigma); `drift, no sentinel` (the same walk,
+undivided, in both metrics: what an unpaired figure without a sentinel is exposed to).
+
+| noise between processes | sigma | baseline processes | suites with a false FAIL | on one look | PASS | processes | \
+FAIL at +5 % | FAIL at +10 % | PASS at +5 % |
+|---|---|---|---|---|---|---|---|---|---|"""
+
+ESTIMATES = """
+## Which estimate is steady
+
+Standard deviation between processes (of logs) of one process's estimate: absolute time, then time relative to FP32's
+in the same process. The gate takes the 10 % quantile, over the sentinel's where that is the steadier of the two in the
+device's own baselines, and the recorded speedup.
+
+| recording | median | 10 % quantile | minimum | 10 % quantile over sentinel | ratio of medians | median of adjacent \
+ratios | ratio of 10 % quantiles |
+|---|---|---|---|---|---|---|---|"""
+
+REPLAYS = """
+## Recorded processes
+
+Processes of unchanged code, drawn without replacement 200 times (baseline and up to 3 fresh), through the real `decide`
+with the error rate of a 64-pair suite; the slowdown multiplies the low-precision samples of the fresh ones. Figures are
+shares of comparisons, absolute time and speedup together. Draws from a few dozen processes are not independent: read
+them as a check on the simulation, not as an estimate of small probabilities. One baseline process is the uncalibrated
+rule (10 % on time, 5 % on speedup), which carries no error guarantee.
+
+`cpu_deit_tiny`: DeiT-Tiny, random weights, FP32 and BF16 in turns, 80 samples each, on a shared 2-core virtual machine,
+idle or with two bursty CPU-bound neighbours; two baseline pairs are too few for a pool. `cpu_blocks`: three blocks of a
+vision model in FP32 and BF16 and a sentinel, 40 samples each, on such a machine under other people's load.
+
+| recording (processes) | baseline processes | false FAIL | PASS | IMPROVED | processes | FAIL at +5 % | \
+FAIL at +10 % | PASS at +5 % |
+|---|---|---|---|---|---|---|---|---|"""
+
+RIVALS = """
+## Other tools on the same records
+
+BF16 time of `cpu_deit_tiny`; failures at no change / +5 % / +10 %. Each rule is called in its installed package.
+
+| rule | processes, baseline v candidate | idle, 1 thread | busy, 1 thread |
+|---|---|---|---|"""
+
+SPEED = """
+## Cost
+
+`learn_noise` and `decide` for 1,000 pairs of 20 processes: {seconds:.2f} s."""
+
+TAIL = """
+## What this does not show
+
+- With {suites} unchanged suites a row's false FAILs are known to about +-0.3 percentage points at 1 %.
+- *On one look* is far above the target under heavy tails and disturbed processes: a FAIL must be confirmed in fresh
+  processes before it is believed. Where that is impossible, treat it as a suspicion.
+- A baseline of processes recorded within minutes knows nothing of the noise between days. Save on several days.
+- `drift, no sentinel` misses the target: where the machine itself wanders and nothing measures it, its history is not
+  a sample of its future. There, compare by speedup, or side by side.
+
+{minutes:.1f} minutes on one core.
+"""

@@ -1,0 +1,154 @@
+"""Recorded processes through the real `decide`: drawn without replacement, one side multiplied by a known slowdown."""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.calibration.suite import ANCHOR, Array
+from pytest_vq.baseline.decide import decide
+from pytest_vq.baseline.stats import learn_noise
+from pytest_vq.measure.interval import median_interval
+from pytest_vq.record import Anchor, Entry, Estimates, Setup, Status, Tolerances
+
+DATA = Path(__file__).with_name("data")
+LOOKS = 3
+VERSIONS = {"torch": "recorded"}
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One recorded process: workload -> samples in milliseconds, ``model/precision`` each."""
+
+    samples: dict[str, Array]
+    sentinel_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Processes of one condition, in the order they ran."""
+
+    name: str
+    processes: tuple[Process, ...]
+
+    @property
+    def workloads(self) -> list[str]:
+        """Names of the recorded workloads, FP32 ones included."""
+        return sorted(self.processes[0].samples)
+
+
+@functools.cache
+def recordings() -> tuple[Recording, ...]:
+    """All recordings in ``data/``."""
+    found: dict[str, list[Process]] = {}
+    for path in sorted(DATA.glob("*.jsonl")):
+        for line in path.read_text().splitlines():
+            raw = json.loads(line)
+            threads = f"{raw['threads']} thread{'s' if raw['threads'] > 1 else ''}"
+            found.setdefault(f"{path.stem}, {raw['condition']}, {threads}", []).append(_process(raw["samples_ns"]))
+    return tuple(Recording(name, tuple(processes)) for name, processes in found.items())
+
+
+def _process(samples_ns: dict[str, list[int]]) -> Process:
+    times = {name: np.asarray(values) / 1e6 for name, values in samples_ns.items()}
+    sentinel = times.pop("sentinel", None)
+    named = {name if "/" in name else f"deit-tiny/{name}": values for name, values in times.items()}
+    return Process(named, None if sentinel is None else float(np.quantile(sentinel, 0.1)))
+
+
+def estimates(process: Process, workload: str, factor: float = 1.0) -> Estimates:
+    """One process's estimates of a workload that is ``factor`` as slow as recorded."""
+    times = process.samples[workload] * factor
+    low, high = median_interval(times.tolist()) or (None, None)
+    model, precision = workload.split("/")
+    speedup = speedup_low = speedup_high = None
+    if precision != "fp32":
+        ratios = process.samples[f"{model}/fp32"] / times
+        speedup = float(np.median(ratios))
+        speedup_low, speedup_high = median_interval(ratios.tolist()) or (None, None)
+    return Estimates(
+        latency_ms=float(np.median(times)),
+        latency_low_ms=low,
+        latency_high_ms=high,
+        latency_q10_ms=float(np.quantile(times, 0.1)),
+        samples=len(times),
+        sentinel_ms=process.sentinel_ms,
+        device_time_ms=None,
+        speedup=speedup,
+        speedup_low=speedup_low,
+        speedup_high=speedup_high,
+        resting_memory_bytes=None,
+        peak_memory_bytes=None,
+        model_size_bytes=1,
+        sqnr_db=None,
+        cosine=None,
+        accuracy=None,
+        device_uuid="recorded",
+        versions=VERSIONS,
+        commit=None,
+        date_utc="",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How often each status ended a comparison, and how many processes it took."""
+
+    statuses: Counter[Status]
+    processes: int
+
+    def share(self, status: Status) -> float:
+        """The fraction of comparisons that ended so."""
+        return self.statuses[status] / max(self.statuses.total(), 1)
+
+
+def replay(recording: Recording, baseline: int, factor: float, draws: int, comparisons: int = 64) -> Tally:
+    """Draw baselines and fresh processes ``draws`` times; judge every workload that is not FP32, with up to 3 looks."""
+    rng = random.Random(0)
+    statuses: Counter[Status] = Counter()
+    used = 0
+    for _ in range(draws):
+        drawn = rng.sample(recording.processes, baseline + LOOKS)
+        entries = {w: entry_of(w, drawn[:baseline]) for w in recording.workloads}
+        noise = learn_noise(entries.values())
+        for workload in (w for w in recording.workloads if not w.endswith("/fp32")):
+            fresh = [estimates(p, workload, factor) for p in drawn[baseline:]]
+            entry = entries[workload]
+            for look in range(1, LOOKS + 1):
+                verdict = decide(
+                    fresh[:look],
+                    entry.setup,
+                    [entry],
+                    noise,
+                    Tolerances(),
+                    min_sqnr_db=None,
+                    comparisons=comparisons,
+                )
+                if not verdict.look_again:
+                    break
+            statuses[verdict.status] += 1
+            used += look
+    return Tally(statuses, used)
+
+
+def entry_of(workload: str, processes: Sequence[Process]) -> Entry:
+    """The baseline that these processes of unchanged code would have left."""
+    setup = Setup(workload.split("/")[1], 1, "adaptive", "random", 1, tf32=False)
+    stored = tuple(_unchanged(id(p), workload, p) for p in processes)
+    return Entry(setup, Anchor(stored[:ANCHOR], "recorded", ""), stored)
+
+
+_known: dict[tuple[int, str], Estimates] = {}
+
+
+def _unchanged(key: int, workload: str, process: Process) -> Estimates:
+    if (key, workload) not in _known:
+        _known[key, workload] = estimates(process, workload)
+    return _known[key, workload]

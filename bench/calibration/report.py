@@ -1,0 +1,181 @@
+"""The tables of ``docs/calibration.md``."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from bench.calibration import prose
+from bench.calibration.noise import SCENARIOS, Scenario
+from bench.calibration.replay import Recording, entry_of, estimates, recordings, replay
+from bench.calibration.rivals import Rule, available
+from bench.calibration.suite import Outcome, decide_suites
+from pytest_vq.baseline.decide import decide
+from pytest_vq.baseline.policy import DEFAULT
+from pytest_vq.baseline.stats import learn_noise
+from pytest_vq.record import Status, Tolerances
+
+PAIRS, FP32 = 64, 16  # FP32's own rows have no speedup
+SUITES, CHANGED_SUITES, DRAWS = 4000, 300, 200
+BASELINES = (5, 15)
+
+
+def document(scale: float = 1.0) -> str:
+    """All of it, as markdown. ``scale`` multiplies the numbers of draws."""
+    started = time.perf_counter()
+    simulated = list(_simulated(scale))
+    replayed, rivals = list(_replayed(scale)), list(_rivals(scale))
+    parts = [
+        prose.HEAD,
+        *simulated,
+        prose.ESTIMATES,
+        *_steadiness(),
+        prose.REPLAYS,
+        *replayed,
+        prose.RIVALS,
+        *rivals,
+        prose.SPEED.format(seconds=speed()),
+        prose.TAIL.format(minutes=(time.perf_counter() - started) / 60, suites=int(SUITES * scale)),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def simulate(scenario: Scenario, baseline: int, slowdown: float, suites: int, seed: int) -> Outcome:
+    """Suites of 64 pairs, of which all became ``slowdown`` slower."""
+    rng = np.random.default_rng(seed)
+    every, paired = np.ones(PAIRS, dtype=bool), np.arange(PAIRS) >= FP32
+    metrics = []
+    for tolerance, has in ((DEFAULT.latency_tolerance, every), (DEFAULT.speedup_tolerance, paired)):
+        before, fresh = scenario.sample(rng, suites, PAIRS, baseline)
+        metrics.append((before, fresh + np.log1p(slowdown), tolerance, has))
+    return decide_suites(metrics, PAIRS)
+
+
+def _chunks(scenario: Scenario, baseline: int, slowdown: float, suites: int, seed: int) -> Iterator[Outcome]:
+    for index, start in enumerate(range(0, suites, 250)):
+        yield simulate(scenario, baseline, slowdown, min(250, suites - start), seed + index)
+
+
+def _simulated(scale: float) -> Iterator[str]:
+    for scenario in SCENARIOS:
+        for baseline in BASELINES:
+            same = list(_chunks(scenario, baseline, 0.0, max(int(SUITES * scale), 20), seed=1))
+            suites = np.concatenate([o.fails.any(axis=1) for o in same]).mean()
+            once = np.concatenate([o.fails_at_once.any(axis=1) for o in same]).mean()
+            passes = np.concatenate([o.passes for o in same]).mean()
+            looks = np.concatenate([o.looks for o in same])
+            changed = [
+                list(_chunks(scenario, baseline, size, max(int(CHANGED_SUITES * scale), 10), seed=1000))
+                for size in (0.05, 0.10)
+            ]
+            found = [np.concatenate([o.fails for o in group]) for group in changed]
+            missed = np.concatenate([o.passes for o in changed[0]])
+            cells = [
+                scenario.name,
+                f"{100 * scenario.sigma:g} %",
+                str(baseline),
+                _percent(suites, 2),
+                _percent(once, 2),
+                _percent(passes),
+                f"{looks.mean():.2f}",
+                f"{_percent(found[0].mean())} ({_percent(found[0][:, :FP32].mean())})",
+                _percent(found[1].mean()),
+                f"{_percent(missed.mean(), 2)} ({_percent(missed[:, :FP32].mean(), 2)})",
+            ]
+            yield _row(cells)
+
+
+def _replayed(scale: float) -> Iterator[str]:
+    draws = max(int(DRAWS * scale), 10)
+    for recording in recordings():
+        for baseline in (1, *BASELINES):
+            tallies = [replay(recording, baseline, factor, draws) for factor in (1.0, 1.05, 1.10)]
+            same, five, ten = tallies
+            yield _row(
+                [
+                    f"{recording.name} ({len(recording.processes)})",
+                    str(baseline),
+                    _percent(same.share(Status.FAIL), 2),
+                    _percent(same.share(Status.PASS)),
+                    _percent(same.share(Status.IMPROVED)),
+                    f"{same.processes / same.statuses.total():.2f}",
+                    _percent(five.share(Status.FAIL)),
+                    _percent(ten.share(Status.FAIL)),
+                    _percent(five.share(Status.PASS), 2),
+                ]
+            )
+
+
+def _steadiness() -> Iterator[str]:
+    for recording in recordings():
+        for workload in (w for w in recording.workloads if not w.endswith("/fp32")):
+            times = np.array([p.samples[workload] for p in recording.processes])
+            partner = np.array([p.samples[workload.split("/")[0] + "/fp32"] for p in recording.processes])
+            sentinel = np.array([p.sentinel_ms or np.nan for p in recording.processes])
+            median, low = np.median(times, axis=1), np.quantile(times, 0.1, axis=1)
+            figures = (
+                median,
+                low,
+                times.min(axis=1),
+                low / sentinel,
+                median / np.median(partner, axis=1),
+                np.median(times / partner, axis=1),
+                low / np.quantile(partner, 0.1, axis=1),
+            )
+            spreads = (float(np.log(figure).std(ddof=1)) for figure in figures)
+            cells = ["" if np.isnan(spread) else _percent(spread) for spread in spreads]
+            yield _row([f"{recording.name}: {workload}", *cells])
+
+
+def _rivals(scale: float) -> Iterator[str]:
+    rules, missing = available()
+    shown = [r for r in recordings() if r.name.startswith("cpu_deit") and r.name.endswith("1 thread")]
+    for rule in rules:
+        cells = [rule.name, f"{rule.baselines} v {rule.candidates}"]
+        for recording in shown:
+            draws = max(int(DRAWS * scale), 10)
+            shares = [_failing(rule, recording, factor, draws) for factor in (1.0, 1.05, 1.10)]
+            cells.append(" / ".join(_percent(s) for s in shares))
+        yield _row(cells)
+    for baseline in BASELINES:
+        cells = ["**pytest-vq**, 64 pairs' error rate", f"{baseline} v up to 3"]
+        for recording in shown:
+            tallies = [replay(recording, baseline, f, max(int(DRAWS * scale), 10)) for f in (1.0, 1.05, 1.10)]
+            cells.append(" / ".join(_percent(t.share(Status.FAIL)) for t in tallies))
+        yield _row(cells)
+    yield "\nNot installed when this was written: " + (", ".join(missing) or "none.")
+
+
+def _failing(rule: Rule, recording: Recording, factor: float, draws: int) -> float:
+    rng = random.Random(0)
+    failed = 0
+    for _ in range(draws):
+        drawn = rng.sample(recording.processes, rule.baselines + rule.candidates)
+        sides = [p.samples["deit-tiny/bf16"] for p in drawn]
+        baseline = [s.tolist() for s in sides[: rule.baselines]]
+        failed += rule.fails(baseline, [(s * factor).tolist() for s in sides[rule.baselines :]])
+    return failed / draws
+
+
+def speed(pairs: int = 1000, processes: int = 20) -> float:
+    """Seconds that `learn_noise` and `decide` take for a suite of ``pairs``."""
+    recording = recordings()[-1]
+    workload = recording.workloads[0]
+    entry = entry_of(workload, [recording.processes[i % len(recording.processes)] for i in range(processes)])
+    fresh = [estimates(recording.processes[0], workload)]
+    start = time.perf_counter()
+    noise = learn_noise([entry] * pairs)
+    for _ in range(pairs):
+        decide(fresh, entry.setup, [entry], noise, Tolerances(), min_sqnr_db=20.0, comparisons=pairs)
+    return time.perf_counter() - start
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

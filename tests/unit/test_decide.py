@@ -1,0 +1,383 @@
+from __future__ import annotations
+
+import random
+from dataclasses import fields, replace
+
+import pytest
+
+from pytest_vq.baseline.decide import decide
+from pytest_vq.baseline.policy import DEFAULT
+from pytest_vq.baseline.stats import Noise, Prior
+from pytest_vq.record import Anchor, Entry, Estimates, MetricVerdict, Setup, Status, Tolerances, Verdict
+
+CPU = Setup("int8", 1, "adaptive", "random", 1, tf32=False)
+GPU = replace(CPU, threads=None)
+KINDS = ("latency", "latency of fp32", "latency per sentinel", "latency of fp32 per sentinel", "speedup")
+KNOWN = Noise({kind: Prior(60.0, 0.005**2, 20) for kind in KINDS} | {"sentinel": Prior(60.0, 0.005**2, 20)})
+MIB = 1024**2
+
+
+def process(factor: float = 1.0, **changes: object) -> Estimates:
+    """A process in which everything is ``factor`` as slow, FP32 excepted."""
+    blank: dict[str, object] = dict.fromkeys(f.name for f in fields(Estimates))
+    blank |= {
+        "latency_ms": 75.0 * factor,
+        "latency_low_ms": 74.8 * factor,
+        "latency_high_ms": 75.2 * factor,
+        "latency_q10_ms": 74.0 * factor,
+        "samples": 100,
+        "sentinel_ms": 3.0,
+        "speedup": 1.4 / factor,
+        "speedup_low": 1.39 / factor,
+        "speedup_high": 1.41 / factor,
+        "peak_memory_bytes": 100 * MIB,
+        "model_size_bytes": 20 * MIB,
+        "sqnr_db": 30.0,
+        "device_uuid": "GPU-1",
+        "versions": {"torch": "2.12.0", "python": "3.11"},
+        "date_utc": "",
+    }
+    return Estimates(**(blank | changes))  # type: ignore[arg-type]
+
+
+def noisy(n: int, factor: float = 1.0, sigma: float = 0.005, seed: int = 0, **changes: object) -> tuple[Estimates, ...]:
+    rng = random.Random(seed)
+    return tuple(process(factor * (1 + sigma * rng.gauss(0, 1)), **changes) for _ in range(n))
+
+
+def entry_of(processes: tuple[Estimates, ...], setup: Setup = CPU, anchor: tuple[Estimates, ...] = ()) -> Entry:
+    return Entry(setup, Anchor(anchor or processes[:5], "first recorded", ""), processes)
+
+
+BASELINE = entry_of(noisy(15))
+
+
+def judge(
+    *fresh: Estimates,
+    entry: Entry = BASELINE,
+    noise: Noise = KNOWN,
+    tolerances: Tolerances | None = None,
+    **more: object,
+) -> Verdict:
+    options: dict[str, object] = {"min_sqnr_db": None} | more
+    return decide(fresh, entry.setup, [entry], noise, tolerances or Tolerances(), **options)  # type: ignore[arg-type]
+
+
+def metric(verdict: Verdict, name: str) -> MetricVerdict:
+    return next(m for m in verdict.metrics if m.metric == name)
+
+
+def statuses(verdict: Verdict) -> dict[str, Status]:
+    return {m.metric: m.status for m in verdict.metrics}
+
+
+# -- timed metrics
+
+
+def test_an_unchanged_pair_passes_at_first_look() -> None:
+    verdict = judge(process())
+    assert (verdict.status, verdict.look_again, verdict.reason) == (Status.PASS, False, "")
+    assert statuses(verdict) == dict.fromkeys(["latency", "speedup", "peak_memory", "model_size"], Status.PASS)
+
+
+def test_a_slowdown_fails_once_three_fresh_processes_show_it() -> None:
+    looks = [judge(*noisy(n, 1.1, seed=1)) for n in (1, 2, 3)]
+    assert [v.status for v in looks] == [Status.FAIL] * 3
+    assert [v.look_again for v in looks] == [True, True, False]
+
+
+def test_a_suspect_that_the_next_processes_clear_passes() -> None:
+    first = judge(process(1.06))
+    assert (first.status, first.look_again) == (Status.FAIL, True)
+    assert judge(process(1.06), process(), process()).status is not Status.FAIL
+
+
+def test_a_wild_process_in_three_never_fails_alone() -> None:
+    verdict = judge(process(1.5), process(), process(0.999))
+    assert verdict.status is Status.INCONCLUSIVE
+
+
+def test_a_change_below_the_tolerance_is_not_worth_failing_for() -> None:
+    verdict = judge(*[process(1.015)] * 3)
+    assert verdict.status is Status.PASS
+
+
+def test_an_improvement_asks_for_a_new_anchor() -> None:
+    verdict = judge(*[process(0.8)] * 3)
+    assert verdict.status is Status.IMPROVED
+    assert "new anchor" in verdict.reason
+
+
+def test_noise_that_hides_the_resolution_is_inconclusive_and_says_what_it_could_have_seen() -> None:
+    loud = Noise({kind: Prior(60.0, 0.05**2, 20) for kind in KINDS})
+    entry = entry_of(noisy(15, sigma=0.05))
+    verdict = judge(*[process(1.03)] * 3, entry=entry, noise=loud)
+    found = metric(verdict, "latency")
+    assert found.status is Status.INCONCLUSIVE
+    assert found.detectable is not None
+    assert found.detectable > 0.1
+    assert "could have seen" in found.reason
+
+
+def test_worse_is_never_judged_better() -> None:
+    order = [Status.IMPROVED, Status.PASS, Status.INCONCLUSIVE, Status.FAIL]
+    ranks = [
+        order.index(metric(judge(*[process(0.7 + step / 100)] * 3), name).status)
+        for name in ("latency", "speedup")
+        for step in range(60)
+    ]
+    assert ranks[:60] == sorted(ranks[:60])
+    assert ranks[60:] == sorted(ranks[60:])
+    assert set(ranks) == {0, 1, 2, 3} or set(ranks) == {0, 1, 3}
+
+
+@pytest.mark.parametrize("factor", [1.02, 1.05, 1.2])
+def test_a_slowdown_and_its_inverse_are_mirror_images(factor: float) -> None:
+    entry = entry_of((process(),) * 15)
+    worse, better = (metric(judge(*[process(f)] * 3, entry=entry), "latency") for f in (factor, 1 / factor))
+    assert (worse.status is Status.FAIL) == (better.status is Status.IMPROVED)
+    assert (1 + (worse.effect or 0)) * (1 + (better.effect or 0)) == pytest.approx(1)
+
+
+def test_the_unit_of_time_does_not_matter() -> None:
+    def scaled(p: Estimates) -> Estimates:
+        names = ("latency_ms", "latency_low_ms", "latency_high_ms", "latency_q10_ms")
+        return replace(p, **{name: 1000 * getattr(p, name) for name in names})
+
+    fresh = noisy(3, 1.04, seed=3)
+    entry = entry_of(tuple(map(scaled, BASELINE.processes)))
+    here, there = metric(judge(*fresh), "latency"), metric(judge(*map(scaled, fresh), entry=entry), "latency")
+    assert (here.status, here.effect) == (there.status, pytest.approx(there.effect))
+
+
+def test_a_bigger_suite_needs_more_proof() -> None:
+    few, many = (metric(judge(process(), comparisons=n), "latency").detectable for n in (1, 1_000_000))
+    assert few is not None
+    assert many is not None
+    assert few < many
+
+
+def test_small_losses_add_up_against_the_anchor() -> None:
+    crept = entry_of(noisy(15, 1.06, seed=5), anchor=noisy(5, 1.0, seed=6))
+    verdict = judge(*noisy(3, 1.06, seed=7), entry=crept)
+    assert verdict.status is Status.FAIL
+    assert "anchor" in verdict.reason
+
+
+def test_fp32_has_no_speedup_to_judge() -> None:
+    entry = entry_of(noisy(15, speedup=1.0), replace(CPU, precision="fp32"))
+    assert "speedup" not in statuses(judge(process(speedup=1.0), entry=entry))
+
+
+def test_a_slowdown_of_both_is_seen_in_absolute_time_only() -> None:
+    verdict = judge(*(replace(p, speedup=1.4, speedup_low=1.39, speedup_high=1.41) for p in noisy(3, 1.1)))
+    assert (statuses(verdict)["latency"], statuses(verdict)["speedup"]) == (Status.FAIL, Status.PASS)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
+def test_disturbed_times_prove_nothing(factor: float) -> None:
+    verdict = judge(*[process(factor)] * 3, disturbance="thermal throttling")
+    assert {statuses(verdict)[name] for name in ("latency", "speedup")} == {Status.INCONCLUSIVE}
+    assert "thermal throttling" in verdict.reason
+    assert not verdict.look_again
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.2])
+def test_a_moved_sentinel_makes_absolute_time_inconclusive(factor: float) -> None:
+    verdict = judge(*[process(factor, sentinel_ms=3.3)] * 3)
+    assert statuses(verdict)["latency"] is Status.INCONCLUSIVE
+    assert "sentinel" in metric(verdict, "latency").reason
+    assert statuses(verdict)["speedup"] in (Status.FAIL, Status.IMPROVED)
+
+
+def test_a_slower_machine_is_taken_out_by_the_sentinel() -> None:
+    slower = process(1.1, sentinel_ms=3.3, speedup=1.4, speedup_low=1.39, speedup_high=1.41)
+    assert judge(*[slower] * 3).status is Status.PASS
+
+
+def test_the_sentinel_is_not_used_across_versions_of_torch() -> None:
+    faster = process(sentinel_ms=2.4, versions={"torch": "2.13.0", "python": "3.11"})
+    assert statuses(judge(*[faster] * 3))["latency"] is Status.PASS
+
+
+def test_absolute_time_does_not_gate_on_an_unseen_device() -> None:
+    verdict = judge(*noisy(3, 1.2, device_uuid="GPU-2"))
+    assert statuses(verdict)["latency"] is Status.INCONCLUSIVE
+    assert "GPU-2" in metric(verdict, "latency").reason
+    assert statuses(verdict)["speedup"] is Status.FAIL
+
+
+def test_absolute_time_is_compared_with_the_same_device() -> None:
+    mixed = entry_of((*noisy(5), *noisy(5, 1.1, device_uuid="GPU-2")), anchor=noisy(5))
+    same = replace(process(1.1, device_uuid="GPU-2"), speedup=1.4)
+    assert statuses(judge(same, same, same, entry=mixed))["latency"] is Status.PASS
+    assert statuses(judge(*[process(1.1)] * 3, entry=mixed))["latency"] is Status.FAIL
+
+
+@pytest.mark.parametrize("side", ["candidate", "baseline"])
+def test_below_six_samples_time_is_never_gated(side: str) -> None:
+    blind: dict[str, object] = dict.fromkeys(["latency_low_ms", "latency_high_ms", "speedup_low", "speedup_high"])
+    fresh = process(2.0, **(blind if side == "candidate" else {}))
+    entry = BASELINE if side == "candidate" else entry_of(noisy(15, **blind))
+    verdict = judge(*[fresh] * 3, entry=entry)
+    assert {statuses(verdict)[name] for name in ("latency", "speedup")} == {Status.INCONCLUSIVE}
+    assert "too few samples to gate time" in verdict.reason
+
+
+# -- one baseline process
+
+
+@pytest.mark.parametrize(
+    ("factor", "latency", "speedup"),
+    [(1.0, Status.PASS, Status.PASS), (1.08, None, Status.FAIL), (1.12, Status.FAIL, Status.FAIL)],
+)
+def test_one_process_gates_by_wide_tolerances(factor: float, latency: Status | None, speedup: Status) -> None:
+    verdict = judge(*[process(factor)] * 3, entry=entry_of((process(),)), noise=Noise())
+    assert statuses(verdict)["speedup"] is speedup
+    assert statuses(verdict)["latency"] is latency or (latency is None and statuses(verdict)["latency"] != Status.FAIL)
+    assert metric(verdict, "latency").tolerance == 0.10
+    assert metric(verdict, "speedup").tolerance == 0.05
+    assert "uncalibrated" in metric(verdict, "latency").reason
+    assert "--vq-save" in metric(verdict, "latency").reason
+
+
+def test_an_interval_that_includes_no_change_does_not_fail() -> None:
+    vague = process(1.12, latency_low_ms=60.0, latency_high_ms=110.0)
+    assert statuses(judge(*[vague] * 3, entry=entry_of((process(),)), noise=Noise()))["latency"] is Status.INCONCLUSIVE
+
+
+def test_a_pool_calibrates_a_pair_of_one_process() -> None:
+    verdict = judge(*[process(1.05)] * 3, entry=entry_of((process(),)), noise=KNOWN)
+    assert statuses(verdict)["latency"] is Status.FAIL
+    assert "uncalibrated" not in verdict.reason
+
+
+def test_the_markers_tolerance_replaces_the_default() -> None:
+    wide = Tolerances(latency_tolerance=0.25, speedup_tolerance=0.25)
+    assert judge(*[process(1.1)] * 3, tolerances=wide).status is Status.PASS
+    assert judge(*[process(1.3)] * 3, tolerances=wide).status is Status.FAIL
+
+
+# -- memory, size, fidelity
+
+
+@pytest.mark.parametrize(
+    ("setup", "baseline", "now", "status"),
+    [
+        (GPU, [100, 100], 100.4, Status.PASS),
+        (GPU, [100, 100], 100.5, Status.FAIL),
+        (GPU, [100, 100], 99.4, Status.IMPROVED),
+        (GPU, [100], 101.9, Status.PASS),
+        (GPU, [100], 102.0, Status.FAIL),
+        (GPU, [1000, 1001], 1009, Status.PASS),
+        (GPU, [1000, 1001], 1012, Status.FAIL),
+        (CPU, [50, 50], 53.9, Status.PASS),
+        (CPU, [50, 50], 54.0, Status.FAIL),
+        (CPU, [1000, 1000], 1049, Status.PASS),
+        (CPU, [1000, 1000], 1050, Status.FAIL),
+    ],
+)
+def test_memory_gates_by_how_well_it_repeats(setup: Setup, baseline: list[float], now: float, status: Status) -> None:
+    entry = entry_of(tuple(process(peak_memory_bytes=int(b * MIB)) for b in baseline), setup)
+    verdict = judge(process(peak_memory_bytes=int(now * MIB)), entry=entry)
+    assert statuses(verdict)["peak_memory"] is status
+    assert verdict.look_again == (setup is CPU and status is Status.FAIL)
+
+
+def test_resident_memory_counts_by_its_middle_process() -> None:
+    peaks = [160 * MIB, 100 * MIB, 101 * MIB]
+    verdict = judge(*(process(peak_memory_bytes=p) for p in peaks))
+    assert statuses(verdict)["peak_memory"] is Status.PASS
+
+
+def test_the_markers_memory_tolerance_is_relative_and_replaces_the_default() -> None:
+    grown = process(peak_memory_bytes=110 * MIB)
+    assert statuses(judge(grown, tolerances=Tolerances(memory_tolerance=0.2)))["peak_memory"] is Status.PASS
+    assert statuses(judge(grown, tolerances=Tolerances(memory_tolerance=0.01)))["peak_memory"] is Status.FAIL
+
+
+def test_memory_creep_is_seen_by_the_anchor() -> None:
+    entry = entry_of(tuple(process(peak_memory_bytes=120 * MIB) for _ in range(5)), anchor=(process(),))
+    assert statuses(judge(process(peak_memory_bytes=120 * MIB), entry=entry))["peak_memory"] is Status.FAIL
+
+
+def test_memory_that_one_side_lacks_is_said() -> None:
+    assert statuses(judge(process(peak_memory_bytes=None)))["peak_memory"] is Status.INCONCLUSIVE
+    without = entry_of(noisy(5, peak_memory_bytes=None))
+    assert statuses(judge(process(), entry=without))["peak_memory"] is Status.NO_BASELINE
+    assert "peak_memory" not in statuses(judge(process(peak_memory_bytes=None), entry=without))
+
+
+@pytest.mark.parametrize(
+    ("growth", "status"),
+    [(0, Status.PASS), (10_000, Status.PASS), (21_000, Status.FAIL), (-MIB, Status.IMPROVED)],
+)
+def test_weights_that_grew_fail_and_a_longer_header_does_not(growth: int, status: Status) -> None:
+    assert statuses(judge(process(model_size_bytes=20 * MIB + growth)))["model_size"] is status
+
+
+@pytest.mark.parametrize(("marked", "status"), [(None, Status.FAIL), (25.0, Status.PASS), (40.0, Status.FAIL)])
+def test_fidelity_has_a_lower_bound_that_the_marker_replaces(marked: float | None, status: Status) -> None:
+    verdict = judge(process(), min_sqnr_db=31.0, tolerances=Tolerances(min_sqnr_db=marked))
+    assert statuses(verdict)["sqnr"] is status
+
+
+def test_fidelity_needs_no_baseline() -> None:
+    verdict = decide([process(sqnr_db=3.0)], CPU, [], Noise(), Tolerances(min_accuracy=0.9), min_sqnr_db=20.0)
+    assert verdict.status is Status.FAIL
+    assert statuses(verdict) == {
+        "baseline": Status.NO_BASELINE,
+        "sqnr": Status.FAIL,
+        "accuracy": Status.INCONCLUSIVE,
+    }
+    assert "3.0 dB" in verdict.reason
+
+
+def test_not_a_number_is_not_faithful() -> None:
+    assert statuses(judge(process(sqnr_db=float("nan")), min_sqnr_db=20.0))["sqnr"] is Status.FAIL
+
+
+# -- what is compared with what
+
+
+def test_without_an_entry_of_this_precision_there_is_no_baseline() -> None:
+    verdict = decide([process()], replace(CPU, precision="int4"), [BASELINE], KNOWN, Tolerances(), min_sqnr_db=None)
+    assert (verdict.status, verdict.look_again) == (Status.NO_BASELINE, False)
+    assert "int4" in verdict.reason
+    assert "--vq-save" in verdict.reason
+
+
+def test_another_protocol_is_incomparable_and_both_values_are_named() -> None:
+    setup = replace(CPU, protocol="study", threads=4)
+    verdict = decide([process()], setup, [BASELINE], KNOWN, Tolerances(), min_sqnr_db=None)
+    assert verdict.status is Status.INCOMPARABLE
+    assert "protocol study here, adaptive in the baseline" in verdict.reason
+    assert "threads 4 here, 1 in the baseline" in verdict.reason
+
+
+def test_a_decision_needs_a_process() -> None:
+    with pytest.raises(ValueError, match="at least one process"):
+        judge()
+
+
+def test_a_reason_holds_what_a_person_needs() -> None:
+    versions = {"torch": "2.13.0", "python": "3.11"}
+    entry = entry_of((process(),) * 15)
+    reason = judge(*[process(1.12, versions=versions)] * 3, entry=entry).reason
+    for part in ("latency 74.0 ms → 82.9 ms", "+12.0 %", "95 % interval", "tolerance 3 %", "15 baseline processes"):
+        assert part in reason
+    assert reason.endswith("differs: torch 2.12.0 → 2.13.0")
+    assert reason.count("differs") == 1
+
+
+def test_every_timed_verdict_is_complete() -> None:
+    for found in judge(process(1.01)).metrics[:2]:
+        assert None not in (found.baseline, found.current, found.effect, found.tolerance, found.detectable)
+        assert found.effect_low < found.effect < found.effect_high  # type: ignore[operator]
+
+
+def test_there_are_never_more_than_three_looks() -> None:
+    rng = random.Random(9)
+    for _ in range(200):
+        fresh = [process(rng.uniform(0.8, 1.3)) for _ in range(DEFAULT.max_looks)]
+        assert not judge(*fresh).look_again
