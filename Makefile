@@ -1,0 +1,40 @@
+# `make bench` and `make test` do everything on a fresh machine: environment, pinned dependencies, then the work.
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help bench test lint overhead clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+bench: $(STAMP)  ## measure the suite on the GPU if there is one, else on the CPU; ARGS="--vq-models all --vq-save"
+	@set -e; gpu=$$($(BIN)/python -c 'import torch; print("--gpu" if torch.cuda.is_available() else "")'); \
+	echo "$(BIN)/pytest bench $$gpu $(ARGS)"; \
+	$(BIN)/pytest bench $$gpu $(ARGS)
+
+test: lint  ## lint, types and every test this machine can run; ARGS="-k store"
+	$(BIN)/pytest tests $(ARGS)
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+overhead: $(STAMP)  ## what the plugin adds to a pytest run that does not use it, and to collecting the suite
+	$(BIN)/python tools/overhead.py
+
+clean:  ## remove the environment, results and caches; baselines stay
+	rm -rf $(VENV) vq-results gpu-results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Python 3.11 or newer; anything older is refused here, by name, instead of by pip's search for a version that fits.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python %d.%d is too old: 3.11 or newer is needed; name one with PYTHON=" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
