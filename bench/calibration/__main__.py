@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench.calibration import report
+from . import report
 
 TARGET = Path(__file__).parents[2] / "docs" / "calibration.md"
 

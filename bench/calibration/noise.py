@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.calibration.suite import Array
+from .suite import Array
 
 FRESH = 3
 Draw = Callable[[np.random.Generator, tuple[int, int, int], float], Array]

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.calibration.suite import ANCHOR, Array
 from pytest_vq.baseline.decide import decide
 from pytest_vq.baseline.stats import learn_noise
 from pytest_vq.measure.interval import median_interval
 from pytest_vq.record import Anchor, Entry, Estimates, Setup, Status, Tolerances
+
+from .suite import ANCHOR, Array
 
 DATA = Path(__file__).with_name("data")
 LOOKS = 3

@@ -8,15 +8,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bench.calibration import prose
-from bench.calibration.noise import SCENARIOS, Scenario
-from bench.calibration.replay import Recording, entry_of, estimates, recordings, replay
-from bench.calibration.rivals import Rule, available
-from bench.calibration.suite import Outcome, decide_suites
 from pytest_vq.baseline.decide import decide
 from pytest_vq.baseline.policy import DEFAULT
 from pytest_vq.baseline.stats import learn_noise
 from pytest_vq.record import Status, Tolerances
+
+from . import prose
+from .noise import SCENARIOS, Scenario
+from .replay import Recording, entry_of, estimates, recordings, replay
+from .rivals import Rule, available
+from .suite import Outcome, decide_suites
 
 PAIRS, FP32 = 64, 16  # FP32's own rows have no speedup
 SUITES, CHANGED_SUITES, DRAWS = 4000, 300, 200
