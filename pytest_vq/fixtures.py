@@ -40,7 +40,11 @@ def vq_bench(request: pytest.FixtureRequest, benchmark: Any) -> Callable[[Case],
             pytest.fail(f"{type(error).__name__}: {error}", pytrace=False)
         replay(benchmark, item, outcome.samples_ms, outcome.record)
         if session.fails(outcome.record.verdict):
-            pytest.fail(f"{outcome.record.verdict}: {outcome.record.reason}", pytrace=False)
+            lines = [f"{outcome.record.verdict}: {outcome.record.reason}"]
+            if outcome.explanation:
+                lines += ["what changed inside, one profiled call against the baseline's:"]
+                lines += [f"  {sentence}" for sentence in outcome.explanation]
+            pytest.fail("\n".join(lines), pytrace=False)
         return outcome.record
 
     return run

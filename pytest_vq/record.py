@@ -204,6 +204,15 @@ class Estimates:
 
 
 @dataclass(frozen=True, slots=True)
+class Operator:
+    """What one call of a model spends in one operator (a kernel, on an accelerator), its callees left out."""
+
+    calls: float
+    self_ms: float
+    self_bytes: int  # allocated minus freed
+
+
+@dataclass(frozen=True, slots=True)
 class Anchor:
     """The estimates that a person accepted; the gate compares with them too, so that small losses do not add up."""
 
@@ -214,11 +223,15 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a baseline holds for one setup of one model on one device; ``processes`` are oldest first."""
+    """What a baseline holds for one setup of one model on one device; ``processes`` are oldest first.
+
+    ``operators`` are those of the first recorded process since the anchor: what a failure is explained against.
+    """
 
     setup: Setup
     anchor: Anchor
     processes: tuple[Estimates, ...]
+    operators: Mapping[str, Operator] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,8 @@ import pytest
 from pytest_vq.baseline.store import BaselineStore
 from pytest_vq.errors import DeviceLostError, SelectionError
 from pytest_vq.options import Options
-from pytest_vq.record import Environment, Estimates, Record, Status, Tolerances, Verdict
-from pytest_vq.report.results import read_results
+from pytest_vq.record import Environment, Estimates, Operator, Record, Status, Tolerances, Verdict
+from pytest_vq.report.results import read_results, write_json
 
 if TYPE_CHECKING:
     from pytest_vq.baseline.stats import Noise
@@ -31,6 +32,8 @@ class Outcome:
     environment: Environment
     estimates: tuple[Estimates, ...]  # one per process that measured this pair
     samples_ms: tuple[float, ...]
+    operators: Mapping[str, Operator] = field(default_factory=dict)  # for a baseline, where one is recorded
+    explanation: tuple[str, ...] = ()  # of a FAIL: what changed inside
 
     def to_json(self) -> str:
         """As one line of text, which is all that travels on a report between processes."""
@@ -89,7 +92,8 @@ class VqSession:
         environment = self.bench.device.environment
         own = Estimates.of(measured.record, environment)
         others = tuple(taken[case.id] for taken in self._other_runs() if case.id in taken)
-        return Outcome(measured.record, environment, (own, *others), measured.samples_ms)
+        operators = self.bench.profile(case) if self.options.save else {}
+        return Outcome(measured.record, environment, (own, *others), measured.samples_ms, operators)
 
     def judge(self, case: Case, outcome: Outcome, item: pytest.Item) -> Outcome:
         """Compare with the baselines; a suspect is measured again, in fresh processes, before it is called one."""
@@ -100,7 +104,8 @@ class VqSession:
             again = self._measure_afresh(item)
             outcome = replace(outcome, estimates=(*outcome.estimates, *again.estimates))
             verdict = self._decide(case, outcome, item)
-        return replace(outcome, record=replace(outcome.record, verdict=verdict.status, reason=verdict.reason))
+        outcome = replace(outcome, record=replace(outcome.record, verdict=verdict.status, reason=verdict.reason))
+        return self._explained(case, outcome) if verdict.status is Status.FAIL else outcome
 
     def fails(self, status: Status | None) -> bool:
         """True where a row of ``status`` fails its test."""
@@ -110,6 +115,18 @@ class VqSession:
         if not self.options.save:  # what is being recorded for the first time has no baseline yet
             doubtful.add(Status.NO_BASELINE)
         return status is Status.FAIL or (self.options.strict and status in doubtful)
+
+    def _explained(self, case: Case, outcome: Outcome) -> Outcome:
+        """One profiled pass against the baseline's: in the failure's text, and both tables as a file."""
+        from pytest_vq.baseline.explain import explain
+
+        entry = self.store.entry(outcome.environment.device_slug, case.model.name, outcome.record.setup)
+        if entry is None or self.device_lost:  # a lower bound was missed: there is no before
+            return outcome
+        now = self.bench.profile(case)
+        tables = {"reason": outcome.record.reason, "before": entry.operators, "now": now}
+        write_json(self.options.output / "explain" / f"{case.id}.json", tables)
+        return replace(outcome, explanation=tuple(explain(entry.operators, now)))
 
     def run_output(self, number: int) -> Path:
         """Where the ``number``-th fresh process of ``--vq-runs`` leaves its results (this process is the first)."""

@@ -123,10 +123,11 @@ def _check_figures(estimates: Estimates, whose: str) -> None:
 
 def _entry_text(entry: Entry, line: Any) -> str:
     anchor = entry.anchor
+    operators = f'"operators":{_text(line, entry.operators)},\n  ' if entry.operators else ""
     return (
         f'{{"anchor":{{"date_utc":{_text(line, anchor.date_utc)},"estimates":[\n'
         f'{_lines(anchor.estimates, line)}\n  ],"reason":{_text(line, anchor.reason)}}},\n'
-        f'  "processes":[\n{_lines(entry.processes, line)}\n  ],\n  "setup":{_text(line, entry.setup)}}}'
+        f'  {operators}"processes":[\n{_lines(entry.processes, line)}\n  ],\n  "setup":{_text(line, entry.setup)}}}'
     )
 
 

@@ -14,16 +14,17 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from pytest_vq.baseline import format as layout
 from pytest_vq.baseline.format import BaselineFile
 from pytest_vq.errors import BaselineError
-from pytest_vq.record import Anchor, Entry, Estimates, Setup
+from pytest_vq.record import Anchor, Entry, Estimates, Operator, Setup
 
 PROCESSES_KEPT = 20
 ANCHOR_PROCESSES = 5
@@ -80,10 +81,15 @@ class BaselineStore:
         return {model: self.entries(device_slug, model) for model in self.models(device_slug)}
 
     def append(
-        self, device_slug: str, device_name: str, taken: Iterable[tuple[str, Setup, Estimates]]
+        self,
+        device_slug: str,
+        device_name: str,
+        taken: Iterable[tuple[str, Setup, Estimates]],
+        operators: Mapping[tuple[str, Setup], Mapping[str, Operator]] = MappingProxyType({}),
     ) -> tuple[Path, ...]:
         """Record processes: ``(model, setup, estimates)`` each. Returns the files written.
 
+        ``operators`` of a model and setup are stored where the entry has none yet.
         All or nothing as far as a file system allows: every new content is complete on disk before the first file is
         replaced. A process that is already there is not recorded twice.
         """
@@ -101,6 +107,8 @@ class BaselineStore:
             for model, setup, estimates in taken:
                 stored = changed.get(model) or self._read_or_new(device_slug, device_name, model)
                 entry = add(_find(stored, setup), setup, estimates)
+                if not entry.operators:
+                    entry = replace(entry, operators=operators.get((model, setup), {}))
                 changed[model] = _with_entry(stored, entry, device_name)
             return self._write(changed.values())
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import fmean, median
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -19,15 +20,17 @@ from pytest_vq.measure.device_time import device_time_ms
 from pytest_vq.measure.fidelity import Fidelity, accuracy, check_output, compare
 from pytest_vq.measure.lock import device_lock
 from pytest_vq.measure.memory import MemoryFigures
+from pytest_vq.measure.profile import profile_operators
 from pytest_vq.measure.reference import Reference, forward
 from pytest_vq.measure.sampler import Sampled, StopRule, sample
 from pytest_vq.measure.sentinel import sentinel
 from pytest_vq.measure.timing import Estimate, PairTimes, paired_speedup
 from pytest_vq.options import Options
 from pytest_vq.precision.convert import Converted, SameBytesGuard, convert
-from pytest_vq.record import Record, Setup, Timing
+from pytest_vq.record import Operator, Record, Setup, Timing
 from pytest_vq.spec import FP32, Case, ModelSpec, PrecisionSpec
 
+Result = TypeVar("Result")
 _SENTINEL = "sentinel"
 # An accelerator's FP32 agrees with the CPU's to about 110 dB; TF32 in its place would reach about 56 dB.
 _MIN_FP32_SQNR_DB = 75.0
@@ -68,14 +71,27 @@ class Bench:
 
     def measure(self, case: Case) -> Measured:
         """Measure ``case``. Raises a ``VqError`` that names the pair; the next pair is unharmed by it."""
+        return self._alone(case, self._measure)
+
+    def profile(self, case: Case) -> Mapping[str, Operator]:
+        """The operators of one warm request of ``case``, largest first: what a change of its time is explained by."""
+        return self._alone(case, self._profile)
+
+    def _alone(self, case: Case, work: Callable[[Case, Reference], Result]) -> Result:
+        """Do ``work`` with the device to itself; the FP32 source is built before others are made to wait."""
         device = self.device
         with guarded(device, case.id):
             reference = self._reference_of(case.model)
         try:
             with device_lock(device.environment.device_uuid), guarded(device, case.id), torch.inference_mode():
-                return self._measure(case, reference)
+                return work(case, reference)
         finally:
             device.release()
+
+    def _profile(self, case: Case, reference: Reference) -> Mapping[str, Operator]:
+        _, request = self._place(case, reference)
+        request()
+        return profile_operators(request, self.device.torch_device)
 
     def time(self, call: Call) -> Timing:
         """Time any callable by the same clock, warm-up, stop rule and memory reset as the pairs."""

@@ -143,6 +143,20 @@ class ResultsWriter:
         )
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` (dataclasses, mappings, plain values) to ``path``, replacing it whole, parents made as needed.
+
+    Raises ResultsError where it cannot be written.
+    """
+    import msgspec
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+    except OSError as error:
+        raise ResultsError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def read_results(path: Path) -> Results:
     """The results in ``path``, an output directory or its ``study.json``.
 

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pytest_vq.baseline.explain import TOP, explain
+from pytest_vq.record import Operator
+
+
+def op(calls: float, ms: float) -> Operator:
+    return Operator(calls=calls, self_ms=ms, self_bytes=0)
+
+
+BEFORE = {"aten::addmm": op(48, 6.0), "aten::gelu": op(12, 1.0), "aten::copy_": op(2, 3.0)}
+
+
+def test_changes_are_named_largest_first_with_their_share_of_the_total() -> None:
+    now = {"aten::addmm": op(48, 8.0), "aten::to": op(24, 0.5), "aten::copy_": op(2, 3.0), "aten::gelu": op(12, 1.05)}
+    assert explain(BEFORE, now) == [
+        "all operators together: 10 → 12.5 ms; what moved beyond that lies between them",
+        "aten::addmm: 6 → 8 ms in 48 calls (+2 ms, +20.0% of the total)",
+        "aten::to appeared: 24 calls, +0.5 ms, +5.0% of the total",
+    ]
+
+
+def test_what_vanished_and_what_is_called_more_often() -> None:
+    now = {"aten::addmm": op(96, 9.0), "aten::gelu": op(12, 1.0)}
+    assert explain(BEFORE, now)[1:] == [
+        "aten::addmm: 6 → 9 ms in 48 → 96 calls (+3 ms, +30.0% of the total)",
+        "aten::copy_ vanished: 2 calls, -3 ms, -30.0% of the total",
+    ]
+
+
+def test_no_more_than_the_top_five() -> None:
+    now = BEFORE | {f"new{i}": op(1, 1.0 + i) for i in range(9)}
+    assert len(explain(BEFORE, now)) == 1 + TOP == 6
+    assert explain(BEFORE, now)[1].startswith("new8 appeared")
+
+
+def test_time_that_no_operator_took_is_said_to_lie_between_them() -> None:
+    sentences = explain(BEFORE, BEFORE)
+    assert sentences == ["all operators together: 10 → 10 ms; what moved beyond that lies between them"]
+
+
+def test_without_a_stored_table_nothing_is_invented() -> None:
+    assert explain({}, BEFORE) == ["no operators are stored with this baseline: the next --vq-save stores them"]
