@@ -56,7 +56,9 @@ FAIL at +10 % | PASS at +5 % |
 RIVALS = """
 ## Other tools on the same records
 
-BF16 time of `cpu_deit_tiny`; failures at no change / +5 % / +10 %. Each rule is called in its installed package.
+BF16 time of `cpu_deit_tiny`; failures at no change / +5 % / +10 %. Each rule is called in its installed package:
+`pip install --no-deps --target build/rivals pytest-torch==1.1.1 benchmatrix==1.2.1 inference-doctor==0.4.1`, then
+`PYTHONPATH=build/rivals python -m bench.calibration`.
 
 | rule | processes, baseline v candidate | idle, 1 thread | busy, 1 thread |
 |---|---|---|---|"""
@@ -72,6 +74,14 @@ TAIL = """
 - With {suites} unchanged suites a row's false FAILs are known to about +-0.3 percentage points at 1 %.
 - *On one look* is far above the target under heavy tails and disturbed processes: a FAIL must be confirmed in fresh
   processes before it is believed. Where that is impossible, treat it as a suspicion.
+- PASS at +5 % is above 1 % for pairs with absolute time alone under heavy tails with 15 baseline processes, and below
+  it for all pairs together.
+- Two threads on two shared cores, and small blocks on an overloaded machine, are noisier (4 to 30 %) than anything
+  simulated, in two modes that may last for several processes. 5 baseline processes that all met the fast mode do not
+  know of the slow one: a few false FAILs in a thousand comparisons, where the rule asks for one in ten thousand. One
+  baseline process is worse. There the machine's load has to be seen (a disturbance, the sentinel), or avoided.
+- DeiT-Tiny on an idle machine varies by 1.6 % in time and 1.1 % in ratio: above the sigma of 1 % up to which 5 % is to
+  be found in 99 % of cases.
 - A baseline of processes recorded within minutes knows nothing of the noise between days. Save on several days.
 - `drift, no sentinel` misses the target: where the machine itself wanders and nothing measures it, its history is not
   a sample of its future. There, compare by speedup, or side by side.
