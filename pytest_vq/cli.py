@@ -1,6 +1,7 @@
-"""The console script ``pytest-vq``: works on saved results and baselines; measures nothing and imports no torch.
+"""The console script ``pytest-vq``: works on results and baselines, and runs suites against each other.
 
-A command is one function from its arguments to the text it prints, listed in ``COMMANDS``.
+It imports no torch itself. A command is one function from its arguments to the text it prints, and the exit code where
+that is not 0; they are listed in ``COMMANDS``.
 """
 
 from __future__ import annotations
@@ -9,22 +10,24 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from pytest_vq import __version__, cli_baselines
+from pytest_vq import __version__, ab, cli_baselines
 from pytest_vq.errors import VqError
 from pytest_vq.report.text import table
 
-Run = Callable[[argparse.Namespace], str]
+Run = Callable[[argparse.Namespace], str | tuple[str, int]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0, or 1 after an error of ours; argparse exits with 2 on wrong usage."""
+    """Run one command. Returns its exit code, 1 after an error of ours; argparse exits with 2 on wrong usage."""
     args = _parser().parse_args(argv)
     try:
-        print(args.run(args))
+        result = args.run(args)
     except VqError as error:
         print(f"pytest-vq: error: {error}", file=sys.stderr)
         return 1
-    return 0
+    text, code = result if isinstance(result, tuple) else (result, 0)
+    print(text)
+    return int(code)
 
 
 def list_models(_: argparse.Namespace) -> str:
@@ -54,6 +57,7 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None] | None
         cli_baselines.accept_arguments,
         cli_baselines.accept_baselines,
     ),
+    ("ab", "compare two environments in alternating fresh processes", ab.add_arguments, ab.run_ab),
 )
 
 

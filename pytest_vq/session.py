@@ -102,7 +102,9 @@ class VqSession:
         verdict = self._decide(case, outcome, item)
         while verdict.look_again:
             again = self._measure_afresh(item)
-            outcome = replace(outcome, estimates=(*outcome.estimates, *again.estimates))
+            doubt = outcome.record.disturbance or again.record.disturbance
+            record = replace(outcome.record, disturbance=doubt)
+            outcome = replace(outcome, record=record, estimates=(*outcome.estimates, *again.estimates))
             verdict = self._decide(case, outcome, item)
         outcome = replace(outcome, record=replace(outcome.record, verdict=verdict.status, reason=verdict.reason))
         return self._explained(case, outcome) if verdict.status is Status.FAIL else outcome

@@ -37,9 +37,8 @@ def write_summary(terminal: pytest.TerminalReporter, run: Run) -> None:
             f"{first.setup.protocol} protocol, {first.setup.weights} weights"
         )
         terminal.line(table(records))
-    for record in records:
-        if record.verdict not in _COUNTED and record.reason:
-            terminal.line(f"{record.verdict} {record.id}: {record.reason}", **_colour(record.verdict))
+    for line, colour in reasons(records):
+        terminal.line(line, **colour)
     for failure in run.failures:
         terminal.line(f"ERROR {failure.id}: {failure.error}: {failure.message}", red=True)
     _write_counts(terminal, run, records)
@@ -57,6 +56,12 @@ def _write_counts(terminal: pytest.TerminalReporter, run: Run, records: Sequence
         terminal.line(f"results: {options.output}")
     for note in run.notes:
         terminal.line(note, red=note.startswith("ERROR"))
+
+
+def reasons(records: Sequence[Record]) -> list[tuple[str, dict[str, bool]]]:
+    """A line, and its colour, for each verdict that is worth a word of its own."""
+    speaking = [record for record in records if record.verdict not in _COUNTED and record.reason]
+    return [(f"{record.verdict} {record.id}: {record.reason}", _colour(record.verdict)) for record in speaking]
 
 
 def table(records: Sequence[Record]) -> str:
