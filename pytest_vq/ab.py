@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_vq import catalog, precision
+from pytest_vq import catalog
 from pytest_vq.baseline.paired import MIN_ROUNDS, Sides, decide_paired
 from pytest_vq.errors import MeasurementError, ResultsError, VqError
+from pytest_vq.precision import precisions
 from pytest_vq.record import Record, Status
 from pytest_vq.report.results import Results, Row, read_results
 from pytest_vq.report.summary import reasons, table
@@ -89,7 +90,7 @@ def _incomparable(record: Record, reason: str) -> Record:
 
 def _sides(a: Sequence[Row], b: Sequence[Row]) -> Sides:
     record = b[-1].record
-    scheme = precision.precisions().get(record.precision)
+    scheme = precisions().get(record.precision)
     model = catalog.models().get(record.model)
     default = scheme.min_sqnr_db if scheme else None
     disturbed = [row.record.disturbance for row in (*a, *b) if row.record.disturbance]

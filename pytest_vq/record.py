@@ -234,58 +234,6 @@ class Entry:
     operators: Mapping[str, Operator] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Tolerances:
-    """The smallest change worth failing for, relative to the baseline; the last two are absolute lower bounds.
-
-    ``None`` leaves the choice to the gate (it depends on how well the baseline is known).
-    """
-
-    latency_tolerance: float | None = None
-    speedup_tolerance: float | None = None
-    memory_tolerance: float | None = None
-    size_tolerance: float | None = None
-    min_sqnr_db: float | None = None
-    min_accuracy: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MetricVerdict:
-    """The decision on one metric. ``effect`` is relative, positive = worse; so are its interval and the tolerance."""
-
-    metric: str
-    status: Status
-    reason: str
-    baseline: float | None = None
-    current: float | None = None
-    effect: float | None = None
-    effect_low: float | None = None
-    effect_high: float | None = None
-    tolerance: float | None = None
-    detectable: float | None = None  # the smallest slowdown this comparison could have seen
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The decision on a pair: the worst of its metrics' verdicts, and why."""
-
-    status: Status
-    reason: str
-    metrics: tuple[MetricVerdict, ...] = ()
-    look_again: bool = False  # a suspect: measure it in one more fresh process, then decide on all of them
-
-    @classmethod
-    def of(cls, metrics: list[MetricVerdict]) -> Verdict:
-        """The worst of ``metrics``; the reason names each that is not PASS, worst first."""
-        order = list(Status)
-        speaking = sorted((m for m in metrics if m.status is not Status.PASS), key=lambda m: order.index(m.status))
-        return cls(
-            status=Status.worst([m.status for m in metrics]),
-            reason="; ".join(m.reason for m in speaking),
-            metrics=tuple(metrics),
-        )
-
-
 def flat_row(record: Record) -> dict[str, Any]:
     """``record`` as one row of the table: column -> value, ``None`` where nothing was measured."""
     row = asdict(record)

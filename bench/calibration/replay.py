@@ -15,7 +15,8 @@ import numpy as np
 from pytest_vq.baseline.decide import decide
 from pytest_vq.baseline.stats import learn_noise
 from pytest_vq.measure.interval import median_interval
-from pytest_vq.record import Anchor, Entry, Estimates, Setup, Status, Tolerances
+from pytest_vq.record import Anchor, Entry, Estimates, Setup, Status
+from pytest_vq.verdict import Tolerances
 
 from .suite import ANCHOR, Array
 

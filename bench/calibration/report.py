@@ -11,7 +11,8 @@ import numpy as np
 from pytest_vq.baseline.decide import decide
 from pytest_vq.baseline.policy import DEFAULT
 from pytest_vq.baseline.stats import learn_noise
-from pytest_vq.record import Status, Tolerances
+from pytest_vq.record import Status
+from pytest_vq.verdict import Tolerances
 
 from . import prose
 from .noise import SCENARIOS, Scenario

@@ -10,7 +10,8 @@ from pytest_vq.baseline import stats
 from pytest_vq.baseline.policy import Policy
 from pytest_vq.baseline.stats import Noise, Prior
 from pytest_vq.baseline.wording import count, interval, percent, plain_percent
-from pytest_vq.record import Entry, Estimates, MetricVerdict, Status, Tolerances
+from pytest_vq.record import Entry, Estimates, Status
+from pytest_vq.verdict import MetricVerdict, Tolerances
 
 
 @dataclass(frozen=True, slots=True)

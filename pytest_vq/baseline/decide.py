@@ -10,7 +10,8 @@ from pytest_vq.baseline.compare import Case
 from pytest_vq.baseline.policy import DEFAULT, Policy
 from pytest_vq.baseline.stats import Noise
 from pytest_vq.baseline.wording import differences
-from pytest_vq.record import Entry, Estimates, MetricVerdict, Setup, Status, Tolerances, Verdict
+from pytest_vq.record import Entry, Estimates, Setup, Status
+from pytest_vq.verdict import MetricVerdict, Tolerances, Verdict
 
 BASELINE = "baseline"
 

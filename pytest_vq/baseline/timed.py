@@ -10,7 +10,8 @@ from pytest_vq.baseline import stats
 from pytest_vq.baseline.compare import Case, Metric, compare, moderated, settle
 from pytest_vq.baseline.stats import Prior
 from pytest_vq.baseline.wording import milliseconds, percent, same_torch, times
-from pytest_vq.record import Estimates, MetricVerdict, Status
+from pytest_vq.record import Estimates, Status
+from pytest_vq.verdict import MetricVerdict
 
 LATENCY, SPEEDUP = "latency", "speedup"
 TOO_FEW = "too few samples to gate time (an interval needs 6)"

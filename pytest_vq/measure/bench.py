@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from statistics import fmean, median
 from typing import Any, TypeVar
@@ -13,11 +13,9 @@ from torch import nn
 
 from pytest_vq import precision
 from pytest_vq.catalog.build import example_inputs, weights_kind
-from pytest_vq.errors import PrecisionError
 from pytest_vq.measure.clock import Call
 from pytest_vq.measure.device import Device, guarded, open_device
 from pytest_vq.measure.device_time import device_time_ms
-from pytest_vq.measure.fidelity import Fidelity, accuracy, check_output, compare
 from pytest_vq.measure.lock import device_lock
 from pytest_vq.measure.memory import MemoryFigures
 from pytest_vq.measure.profile import profile_operators
@@ -32,8 +30,6 @@ from pytest_vq.spec import FP32, Case, ModelSpec, PrecisionSpec
 
 Result = TypeVar("Result")
 _SENTINEL = "sentinel"
-# An accelerator's FP32 agrees with the CPU's to about 110 dB; TF32 in its place would reach about 56 dB.
-_MIN_FP32_SQNR_DB = 75.0
 _THROUGHPUT_S = 0.3
 
 
@@ -128,7 +124,7 @@ class Bench:
         self.device.memory.mark()
         converted, request = self._place(case, reference)
         self._same_bytes.check(case.model.name, case.precision.name, converted.fingerprint)
-        answers = self._check_answers(case, reference, converted)
+        answers = self._answers(case, reference, converted)
         memory = self.device.memory.measure(request)
         if case.is_reference:
             fp32_peak_bytes = self._fp32_peak_bytes[case.model.name, case.batch] = memory.peak_bytes
@@ -171,32 +167,10 @@ class Bench:
             self._fp32_peak_bytes[key] = self.device.memory.measure(request).peak_bytes
         return self._fp32_peak_bytes[key]
 
-    def _check_answers(self, case: Case, reference: Reference, converted: Converted) -> dict[str, Any]:
-        """Columns of fidelity and accuracy; output that cannot be used is an error."""
-        expected = reference.answer(case.batch)
+    def _answers(self, case: Case, reference: Reference, converted: Converted) -> dict[str, Any]:
+        """The columns that say how well it answers. Raises where an answer cannot be used."""
         images = reference.images(case.batch).to(self.device.torch_device, converted.dtype)
-        output = forward(converted.module, images, case.id)
-        check_output(output, case.id, like=expected)
-        fidelity = compare(expected, output)
-        if case.is_reference:
-            self._check_fp32(case, fidelity)
-        else:
-            reference.check_distinct(case, fidelity.sqnr_db)
-        columns = dict.fromkeys(asdict(fidelity)) if case.is_reference else asdict(fidelity)
-        labels = reference.labelled[1] if reference.labelled else None
-        if labels is None:  # without trained answers, which output is largest says nothing
-            columns["top1_agreement"] = None
-        return columns | {
-            "accuracy": None if labels is None else accuracy(output, labels),
-            "labelled_images": None if labels is None else len(labels),
-        }
-
-    def _check_fp32(self, case: Case, fidelity: Fidelity) -> None:
-        if fidelity.sqnr_db < _MIN_FP32_SQNR_DB:
-            raise PrecisionError(
-                f"{case.id}: only {fidelity.sqnr_db:.0f} dB from FP32 on the CPU: this is not FP32. "
-                "Look for TF32 or autocast, switched on by the model or the environment."
-            )
+        return reference.columns(case, forward(converted.module, images, case.id))
 
     def _time(self, case: Case, reference: Reference, request: Call) -> PairTimes:
         device, name = self.device, case.precision.name

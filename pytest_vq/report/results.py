@@ -7,12 +7,10 @@ study is replaced atomically.
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import math
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 
 from pytest_vq.errors import ResultsError
 from pytest_vq.record import COLUMNS, SCHEMA_VERSION, Environment, Estimates, Record, flat_row
+from pytest_vq.report.files import append_line, replace_file
 
 TABLE = "results.csv"
 STUDY = "study.json"
@@ -77,7 +76,7 @@ class ResultsWriter:
         self._failures: list[Failure] = []
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            _replace(directory / TABLE, _csv_line(COLUMNS))
+            replace_file(directory / TABLE, _csv_line(COLUMNS))
             self._write_study(complete=False)
         except OSError as error:
             raise self._error(error) from error
@@ -97,7 +96,7 @@ class ResultsWriter:
         try:
             size = table.stat().st_size
             try:
-                _append(table, _csv_line([_cell(value) for value in flat_row(record).values()]))
+                append_line(table, _csv_line([_cell(value) for value in flat_row(record).values()]))
                 self._write_study(complete=False)
             except OSError:
                 os.truncate(table, size)  # no half a line, and no row that the study lacks
@@ -133,7 +132,7 @@ class ResultsWriter:
             "failures": _listed([_json(failure) for failure in self._failures]),
         }
         text = ",\n".join(f'"{name}":{value}' for name, value in parts.items())
-        _replace(self.directory / STUDY, f"{{{text}}}\n".encode())
+        replace_file(self.directory / STUDY, f"{{{text}}}\n".encode())
 
     def _error(self, error: OSError) -> ResultsError:
         where = error.filename or self.directory
@@ -141,20 +140,6 @@ class ResultsWriter:
             f"cannot write results to {where}: {error.strerror or error}: free some space, check its owner and "
             f"permissions, or point --vq-output elsewhere"
         )
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` (dataclasses, mappings, plain values) to ``path``, replacing it whole, parents made as needed.
-
-    Raises ResultsError where it cannot be written.
-    """
-    import msgspec
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, msgspec.json.format(msgspec.json.encode(value)) + b"\n")
-    except OSError as error:
-        raise ResultsError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def read_results(path: Path) -> Results:
@@ -245,27 +230,6 @@ def _csv_line(cells: Any) -> bytes:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue().encode()
-
-
-def _append(path: Path, line: bytes) -> None:
-    with path.open("ab", buffering=0) as file:
-        if file.write(line) != len(line):  # the disk is filling up
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        os.fsync(file.fileno())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def _now() -> str:

@@ -13,7 +13,8 @@ import pytest
 from pytest_vq.baseline.decide import decide
 from pytest_vq.baseline.policy import DEFAULT
 from pytest_vq.baseline.stats import Noise, Prior
-from pytest_vq.record import Anchor, Entry, Estimates, Setup, Status, Tolerances
+from pytest_vq.record import Anchor, Entry, Estimates, Setup, Status
+from pytest_vq.verdict import Tolerances
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import pytest
 from pytest_vq.baseline.decide import decide
 from pytest_vq.baseline.policy import DEFAULT
 from pytest_vq.baseline.stats import Noise, Prior
-from pytest_vq.record import Anchor, Entry, Estimates, MetricVerdict, Setup, Status, Tolerances, Verdict
+from pytest_vq.record import Anchor, Entry, Estimates, Setup, Status
+from pytest_vq.verdict import MetricVerdict, Tolerances, Verdict
 
 CPU = Setup("int8", 1, "adaptive", "random", 1, tf32=False)
 GPU = replace(CPU, threads=None)

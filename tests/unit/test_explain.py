@@ -14,7 +14,7 @@ BEFORE = {"aten::addmm": op(48, 6.0), "aten::gelu": op(12, 1.0), "aten::copy_": 
 def test_changes_are_named_largest_first_with_their_share_of_the_total() -> None:
     now = {"aten::addmm": op(48, 8.0), "aten::to": op(24, 0.5), "aten::copy_": op(2, 3.0), "aten::gelu": op(12, 1.05)}
     assert explain(BEFORE, now) == [
-        "all operators together: 10 → 12.5 ms; what moved beyond that lies between them",
+        "all operators together: 10 → 12.6 ms; what moved beyond that lies between them",
         "aten::addmm: 6 → 8 ms in 48 calls (+2 ms, +20.0% of the total)",
         "aten::to appeared: 24 calls, +0.5 ms, +5.0% of the total",
     ]

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from pytest_vq.baseline.paired import Sides, decide_paired
-from pytest_vq.record import Estimates, Setup, Status, Tolerances
+from pytest_vq.record import Estimates, Setup, Status
+from pytest_vq.verdict import Tolerances
 
 SETUP = Setup(precision="int8", batch=1, protocol="adaptive", weights="random", threads=1, tf32=False)
 ONE = Estimates(
