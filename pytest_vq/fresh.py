@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from pytest_vq.errors import MeasurementError
 from pytest_vq.options import Options
+from pytest_vq.report import benchmark
 from pytest_vq.report.results import Results, read_results
 from pytest_vq.session import Outcome
 
@@ -24,10 +26,11 @@ def measure_afresh(item: pytest.Item, options: Options) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="pytest-vq-") as directory:
         target = str(item.config.rootpath / item.nodeid)
         results = run_afresh(item.config, options, [target], Path(directory))
-    if len(results.rows) != 1:
-        raise MeasurementError(f"{item.nodeid}: a fresh process measured {len(results.rows)} pairs instead of one")
+        if len(results.rows) != 1:
+            raise MeasurementError(f"{item.nodeid}: a fresh process measured {len(results.rows)} pairs instead of one")
+        samples_ms = _samples_ms(Path(directory))
     row = results.rows[0]
-    return Outcome(row.record, row.environment, row.estimates, ())
+    return Outcome(row.record, row.environment, row.estimates, samples_ms)
 
 
 def run_afresh(config: pytest.Config, options: Options, targets: Sequence[str], output: Path) -> Results:
@@ -54,6 +57,12 @@ def run_afresh(config: pytest.Config, options: Options, targets: Sequence[str], 
     return read_results(output)
 
 
+def _samples_ms(output: Path) -> tuple[float, ...]:
+    """The samples of the one pair measured there: ``study.json`` has their summary only."""
+    (measured,) = json.loads((output / benchmark.FILE).read_text())["benchmarks"]
+    return tuple(seconds * 1e3 for seconds in measured["stats"]["data"])
+
+
 def _command(config: pytest.Config, options: Options, targets: Sequence[str], output: Path) -> list[str]:
     command = [sys.executable, "-m", "pytest", *targets, f"--rootdir={config.rootpath}"]
     if config.inipath is not None:
@@ -65,6 +74,7 @@ def _command(config: pytest.Config, options: Options, targets: Sequence[str], ou
         if config.getoption(name):
             command += ["-k" if name == "keyword" else "-m", config.getoption(name)]
     command += [f"--deselect={node}" for node in config.getoption("deselect") or ()]
+    command.append(f"--benchmark-json={output / benchmark.FILE}")
     return command + _vq_arguments(options, output)
 
 

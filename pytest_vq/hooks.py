@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any, NoReturn
 
 import pytest
 
@@ -15,27 +16,21 @@ from pytest_vq.run import Run
 from pytest_vq.session import OUTCOME, VqSession, check_marker
 from pytest_vq.spec import Case
 
+REFUSED = "vq_refused"  # in an xdist worker's output: why it runs nothing
+
 
 def is_worker(config: pytest.Config) -> bool:
     """True in a process that pytest-xdist started."""
     return hasattr(config, "workerinput")
 
 
-def is_controller(config: pytest.Config) -> bool:
-    """True in a process that leaves its tests to pytest-xdist's workers."""
-    return not is_worker(config) and bool(config.getoption("numprocesses", None) or config.getoption("tx", None))
-
-
 def check_usage(session: VqSession) -> None:
-    """Refuse unknown precisions and models, and ``--gpu`` without a GPU, where pytest still exits with 4.
+    """Refuse unknown precisions, and ``--gpu`` without a GPU, before anything is collected.
 
-    Models may still be registered by conftest files deeper in the tree, which only collection imports: where this
-    process collects, their names are checked after that.
+    Names of models are checked after collection, which imports the conftest files that may register them.
     """
     options = session.options
     precision.select(options.precisions)
-    if options.models and is_controller(session.config):
-        catalog.select(options.models, accelerator=options.gpu)
     if options.gpu and not session.config.getoption("collectonly"):
         from pytest_vq.measure.device import require_accelerator
 
@@ -62,6 +57,23 @@ def case_of(item: pytest.Item) -> Case | None:
     return case if isinstance(case, Case) else None
 
 
+def check_selection(items: list[pytest.Item]) -> None:
+    """Raise ``SelectionError`` for tests that ask for what cannot be."""
+    for item in items:
+        check_marker(item)
+        if not item.config.pluginmanager.hasplugin("benchmark"):
+            raise SelectionError(
+                f"{item.nodeid}: vq_bench puts its samples into pytest-benchmark's table, and -p no:benchmark takes "
+                "that plugin away; leave it out (--benchmark-disable switches its table off)"
+            )
+
+
+def error_of(raised: BaseException) -> BaseException:
+    """The error that failed a test: ``pytest.fail`` only carries its text."""
+    cause = raised.__context__
+    return cause if isinstance(raised, pytest.fail.Exception) and isinstance(cause, VqError) else raised
+
+
 class TestHooks:
     """Hooks of every process that collects and runs tests."""
 
@@ -84,16 +96,24 @@ class TestHooks:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Refuse what was selected wrongly; show the rest to pytest-benchmark as benchmarks."""
+        ours = [item for item in items if "vq_bench" in getattr(item, "fixturenames", ())]
         try:
             if self._refused is not None:
                 raise self._refused
-            for item in items:
-                if "vq_bench" in getattr(item, "fixturenames", ()):
-                    check_marker(item)
-                    case = case_of(item)
-                    benchmark.prepare(item, group=case.model.name if case else "pytest-vq")
+            check_selection(ours)
         except SelectionError as error:
+            self._refuse(error, items)
+            return
+        for item in ours:
+            case = case_of(item)
+            benchmark.prepare(item, group=case.model.name if case else "pytest-vq")
+
+    def _refuse(self, error: SelectionError, items: list[pytest.Item]) -> None:
+        items.clear()
+        if not is_worker(self._session.config):
             raise pytest.UsageError(str(error)) from None
+        # Raised here, it would be an internal error of xdist; the controller raises it instead.
+        self._session.config.workeroutput[REFUSED] = str(error)  # type: ignore[attr-defined]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Count the pairs: the gate's error is shared among them."""
@@ -106,13 +126,13 @@ class TestHooks:
         """Let the report carry what was measured, or why nothing was: builtin types only, workers send reports."""
         report = yield
         case = case_of(item)
-        if case is not None:
-            carried: dict[str, object] = {"vq_case": case.id}
-            if call.when == "call" and OUTCOME in item.stash:
-                carried["vq_outcome"] = item.stash[OUTCOME].to_json()
-            elif call.excinfo is not None and report.failed:
-                carried["vq_failure"] = [case.id, type(call.excinfo.value).__name__, str(call.excinfo.value)]
-            vars(report).update(carried)
+        carried: dict[str, object] = {} if case is None else {"vq_case": case.id}
+        if call.when == "call" and OUTCOME in item.stash:
+            carried["vq_outcome"] = item.stash[OUTCOME].to_json()
+        elif case is not None and call.excinfo is not None and report.failed:
+            error = error_of(call.excinfo.value)
+            carried["vq_failure"] = [case.id, type(error).__name__, str(error)]
+        vars(report).update(carried)
         return report
 
     def pytest_sessionfinish(self) -> None:
@@ -127,25 +147,37 @@ class RunHooks:
         self._session = session
         self._run = Run(session)
         self._progress = Progress(session.config)
+        self._stopped = False
 
     @pytest.hookimpl(trylast=True)  # after the pairs were counted
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Open the results before anything is measured in vain."""
+    def pytest_collection_finish(self) -> None:
+        """Know how much there is to do."""
         self._progress.total = self._session.comparisons
-        if self._session.comparisons and not session.config.getoption("collectonly"):
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Refuse, in xdist's controller, what a worker was asked for wrongly."""
+        refused = getattr(node, "workeroutput", {}).get(REFUSED)
+        if refused is not None:
+            raise pytest.UsageError(refused)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Open the results before anything is measured in vain; with ``--vq-runs``, measure in the others first."""
+        option = session.config.option
+        broken = session.testsfailed and not option.continue_on_collection_errors
+        # Where nothing will run, the results of an earlier run are not replaced by nothing.
+        pairs = 0 if option.collectonly or broken else self._session.comparisons
+        if pairs:
             try:
                 self._run.open()
             except VqError as error:
                 raise pytest.UsageError(str(error)) from None
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """With ``--vq-runs``: measure everything in the other fresh processes first."""
-        if self._session.options.runs > 1 and not session.config.getoption("collectonly"):
+        if pairs or session.config.pluginmanager.hasplugin("dsession"):  # there only workers know the pairs
             try:
                 self._run.run_others()
             except VqError as error:
-                pytest.exit(f"pytest-vq: {error}", returncode=pytest.ExitCode.TESTS_FAILED)
+                self._stop(error)
         return (yield)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
@@ -157,7 +189,7 @@ class RunHooks:
         try:
             outcome = self._run.take(report)
         except ResultsError as error:
-            pytest.exit(f"pytest-vq: {error}", returncode=pytest.ExitCode.TESTS_FAILED)
+            self._stop(error)
         if outcome is not None:
             self._progress.finish(outcome.record)
 
@@ -165,10 +197,16 @@ class RunHooks:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Close the results, record the baselines if all went well, and turn hollow green red."""
         try:
-            session.exitstatus = self._run.finish(pytest.ExitCode(exitstatus))
+            # The latter two are set by -x, --maxfail, a session's timeout.
+            stopped = self._stopped or bool(session.shouldstop or session.shouldfail)
+            session.exitstatus = self._run.finish(exitstatus, stopped)
         except VqError as error:
             self._run.notes.append(f"ERROR: {error}")
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _stop(self, error: VqError) -> NoReturn:
+        self._stopped = True
+        pytest.exit(f"pytest-vq: {error}", returncode=pytest.ExitCode.TESTS_FAILED)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table of this run, and the reason of every verdict that is not PASS."""

@@ -127,6 +127,10 @@ def _text(text: str) -> str:
     return text
 
 
+def _path(text: str) -> Path:
+    return Path(_text(text))
+
+
 OPTIONS = (
     Option("gpu", "gpu", _boolean, "measure on the accelerator; an error without one, never a skip"),
     Option(
@@ -150,10 +154,10 @@ OPTIONS = (
     ),
     Option("vq-threads", "threads", _at_least_one, "intra-op threads on the CPU; default 1", "N"),
     Option("vq-save", "save", _boolean, "record this run into the baselines, if every test passed"),
-    Option("vq-baselines", "baselines", Path, "directory of the baselines; default baselines/ at the root", "DIR"),
+    Option("vq-baselines", "baselines", _path, "directory of the baselines; default baselines/ at the root", "DIR"),
     Option("vq-gate", "gate", _choice(*GATES), "fail (default): a regression fails its test; report; off", "MODE"),
     Option("vq-strict", "strict", _boolean, "NO_BASELINE, INCOMPARABLE and INCONCLUSIVE fail too"),
-    Option("vq-output", "output", Path, "directory of this run's results; default vq-results/", "DIR"),
+    Option("vq-output", "output", _path, "directory of this run's results; default vq-results/", "DIR"),
     Option("vq-runs", "runs", _at_least_one, "measure each pair in N fresh processes; default 1", "N"),
 )
 

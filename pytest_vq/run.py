@@ -56,22 +56,26 @@ class Run:
             self.open().fail(*failure)
         return None
 
-    def finish(self, exitstatus: pytest.ExitCode) -> pytest.ExitCode:
-        """Close the files and, where every test passed, record the baselines. Returns the run's exit code."""
+    def finish(self, exitstatus: int, stopped: bool) -> int:
+        """Close the files and, where every test passed, record the baselines. Returns the run's exit code.
+
+        ``stopped`` says that tests were left out after a failure: no exit code does.
+        """
         if self._writer is None:
             return exitstatus
-        self._writer.close(complete=exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED})
-        if self.session.config.getoption("numprocesses", None):
+        ended = exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}
+        self._writer.close(complete=ended and not stopped)
+        if self.session.config.pluginmanager.hasplugin("dsession"):  # xdist's controller
             rows = [(node_id, outcome.record, outcome.samples_ms) for node_id, outcome in self.rows]
             benchmark.write_benchmark_json(self.session.options.output / benchmark.FILE, self.session.config, rows)
         if self.session.options.save:
             self._save(exitstatus)
-        elif exitstatus is pytest.ExitCode.OK and self._is_hollow():
+        elif exitstatus == pytest.ExitCode.OK and self._is_hollow():
             return pytest.ExitCode.TESTS_FAILED
         return exitstatus
 
-    def _save(self, exitstatus: pytest.ExitCode) -> None:
-        if exitstatus is not pytest.ExitCode.OK:
+    def _save(self, exitstatus: int) -> None:
+        if exitstatus != pytest.ExitCode.OK:
             self.notes.append("nothing was recorded into the baselines: this run failed or was interrupted")
             return
         devices = {(o.environment.device_slug, o.environment.device_name) for _, o in self.rows}
@@ -82,7 +86,12 @@ class Run:
                 if outcome.environment.device_slug == slug
                 for estimates in outcome.estimates
             ]
-            files = self.session.store.append(slug, name, taken)
+            operators = {
+                (outcome.record.model, outcome.record.setup): outcome.operators
+                for _, outcome in self.rows
+                if outcome.environment.device_slug == slug
+            }
+            files = self.session.store.append(slug, name, taken, operators)
             self.notes.append(f"recorded {len(taken)} lines in {len(files)} files of {self.session.store.root / slug}")
 
     def _is_hollow(self) -> bool:

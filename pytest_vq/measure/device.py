@@ -32,16 +32,26 @@ class Device:
     memory: MemoryMeter
     telemetry: Telemetry
     environment: Environment
+    threads: int | None = None  # intra-op threads on the CPU; None where they are left alone
 
     @property
     def is_accelerator(self) -> bool:
         """True where work is asynchronous and memory is the device's own."""
         return self.torch_device.type != "cpu"
 
+    def pin(self) -> None:
+        """Set what rows state as facts: FP32 is FP32 (no TF32), and on the CPU the number of threads."""
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+
     def release(self) -> None:
         """Give back memory that nothing refers to any more."""
         if self.is_accelerator:
-            release_accelerator()
+            # On a lost device every call fails; there is nothing to give back, and the error that said so must stand.
+            with contextlib.suppress(RuntimeError):
+                release_accelerator()
         else:
             gc.collect()
 
@@ -62,13 +72,10 @@ def require_accelerator() -> None:
 
 
 def open_device(gpu: bool, threads: int) -> Device:
-    """The device to measure on, pinned: FP32 is FP32 (no TF32), and the CPU runs ``threads`` intra-op threads."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    """The device to measure on; the CPU runs ``threads`` intra-op threads."""
     if not gpu:
-        torch.set_num_threads(threads)
         device = torch.device("cpu")
-        return Device(device, HostClock(), HostMemory(), HostTelemetry(), fingerprint(device))
+        return Device(device, HostClock(), HostMemory(), HostTelemetry(), fingerprint(device), threads)
     require_accelerator()
     device = torch.device("cuda", torch.cuda.current_device())
     environment = fingerprint(device)
@@ -82,7 +89,11 @@ def guarded(device: Device, what: str) -> Iterator[None]:
     """Turn what a device throws into errors that say which pair it was, and give the memory back.
 
     A traceback keeps alive every tensor its frames refer to: they are cleared, or the next pair would find less memory.
+    What the pair before, or the user's builder, changed in torch's settings is set right again.
     """
+    device.pin()
+    default_dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
     try:
         yield
     except Exception as error:
@@ -101,6 +112,8 @@ def guarded(device: Device, what: str) -> Iterator[None]:
                 "which. The pairs after it are measured in fresh processes."
             ) from error
         raise
+    finally:
+        torch.set_default_dtype(default_dtype)
 
 
 def first_line(error: BaseException) -> str:

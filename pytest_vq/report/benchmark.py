@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from pytest_vq.errors import ResultsError
 from pytest_vq.record import Record
+from pytest_vq.report.results import TABLE
 
 FILE = "benchmark.json"
 _EXTRA = ("model", "precision", "method", "device", "batch", "weights", "speedup", "peak_memory_bytes", "verdict")
@@ -37,7 +39,9 @@ TIMER = pytest.StashKey[ReplayTimer]()
 def prepare(item: pytest.Item, group: str) -> None:
     """At collection: give ``item`` an empty replay timer, so that pytest-benchmark selects it like any benchmark."""
     timer = item.stash[TIMER] = ReplayTimer()
-    item.add_marker(pytest.mark.benchmark(timer=timer, group=group))
+    own = item.get_closest_marker("benchmark")
+    kwargs = {"group": group, **(own.kwargs if own else {}), "timer": timer}
+    item.add_marker(pytest.mark.benchmark(**kwargs), append=False)  # the first is the one that counts
 
 
 def replay(benchmark: Any, item: pytest.Item, samples_ms: Sequence[float], record: Record) -> None:
@@ -56,7 +60,10 @@ def extra_info(record: Record) -> dict[str, Any]:
 def write_benchmark_json(
     path: Path, config: pytest.Config, rows: Sequence[tuple[str, Record, Sequence[float]]]
 ) -> None:
-    """Write ``(node id, record, samples in ms)`` rows in pytest-benchmark's format: it turns itself off under xdist."""
+    """Write ``(node id, record, samples in ms)`` rows in pytest-benchmark's format: it turns itself off under xdist.
+
+    Raises ``ResultsError`` where it cannot be written.
+    """
     from pytest_benchmark import __version__
     from pytest_benchmark.stats import Stats
 
@@ -84,4 +91,7 @@ def write_benchmark_json(
         "datetime": datetime.now(UTC).isoformat(),
         "version": __version__,
     }
-    path.write_text(json.dumps(document, indent=4) + "\n")
+    try:
+        path.write_text(json.dumps(document, indent=4) + "\n")
+    except OSError as error:
+        raise ResultsError(f"cannot write {path}: {error.strerror or error}; {TABLE} beside it is complete") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Iterator
 
 # pytester forgets the modules that a run in this process imported, and torch cannot be imported twice: import here,
@@ -54,8 +56,12 @@ TEST = """
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> Iterator[pytest.Pytester]:
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.Pytester]:
     """The user's project: ``conftest.py`` with ``my-net``, and a test that runs the matrix."""
+    # The device's lock lies there: no test waits for a benchmark that happens to run on this machine.
+    locks = pytester.mkdir("locks")
+    monkeypatch.setenv("TMPDIR", str(locks))
+    monkeypatch.setattr(tempfile, "tempdir", str(locks))
     pytester.makeini("[pytest]\naddopts = -p no:randomly\nvq_budget = 0.3\n")
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_my_bench=TEST)
@@ -71,5 +77,15 @@ def rows(project: pytest.Pytester):
     def read(directory: str = "vq-results") -> list[dict[str, str]]:
         with (project.path / directory / "results.csv").open(newline="") as file:
             return list(csv.DictReader(file))
+
+    return read
+
+
+@pytest.fixture
+def study(project: pytest.Pytester):
+    """Read ``study.json``."""
+
+    def read(directory: str = "vq-results") -> dict[str, object]:
+        return json.loads((project.path / directory / "study.json").read_text())
 
     return read
