@@ -26,6 +26,7 @@ class Side:
     name: str
     command: list[str]
     cwd: Path
+    environment: dict[str, str]
     wall_ms: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
 
@@ -33,7 +34,12 @@ class Side:
         """Run it once and note its times."""
         started = time.perf_counter()
         process = subprocess.Popen(
-            self.command, cwd=self.cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            self.command,
+            cwd=self.cwd,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         assert process.stdout is not None
         output = process.stdout.read()
@@ -70,14 +76,19 @@ def main() -> None:
     """Print both comparisons."""
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     with tempfile.TemporaryDirectory(prefix="pytest-vq-overhead-") as name:
-        empty = Path(name)
+        empty = Path(name) / "empty"
+        empty.mkdir()
         (empty / "test_empty.py").write_text("def test():\n    pass\n", encoding="utf-8")
         (empty / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-        bare = Side("without", [*PYTEST, "-p", "no:vq"], empty)
+        # Compiled once, as after any installation, also where this shell forbids Python to keep what it compiled.
+        kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        environment = kept | {"PYTHONPYCACHEPREFIX": str(Path(name) / "compiled")}
+
+        bare = Side("without", [*PYTEST, "-p", "no:vq"], empty, environment)
         print(f"one empty test, medians of {repeats}:")
-        print(compare(bare, Side("with", PYTEST, empty), repeats))
-        bare = Side("bare", [*PYTEST, "-p", "no:vq", "--collect-only"], empty)
-        suite = Side("suite", [*PYTEST, "bench", "--collect-only"], ROOT)
+        print(compare(bare, Side("with", PYTEST, empty, environment), repeats))
+        bare = Side("bare", [*PYTEST, "-p", "no:vq", "--collect-only"], empty, environment)
+        suite = Side("suite", [*PYTEST, "bench", "--collect-only"], ROOT, environment)
         print(f"collecting the suite, medians of {repeats}:")
         print(compare(bare, suite, repeats))
 
