@@ -37,7 +37,7 @@ def vq_bench(request: pytest.FixtureRequest, benchmark: Any) -> Callable[[Case],
             # With a cause the traceback leads to it; without one the message is all there is to say.
             if error.__cause__ is not None:
                 raise
-            pytest.fail(f"{type(error).__name__}: {error}", pytrace=False)
+            raise pytest.fail.Exception(f"{type(error).__name__}: {error}", pytrace=False) from None
         replay(benchmark, item, outcome.samples_ms, outcome.record)
         if session.fails(outcome.record.verdict):
             lines = [f"{outcome.record.verdict}: {outcome.record.reason}"]

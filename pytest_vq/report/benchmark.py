@@ -42,6 +42,8 @@ def prepare(item: pytest.Item, group: str) -> None:
     own = item.get_closest_marker("benchmark")
     kwargs = {"group": group, **(own.kwargs if own else {}), "timer": timer}
     item.add_marker(pytest.mark.benchmark(**kwargs), append=False)  # the first is the one that counts
+    # A pair that cannot be measured has nothing to replay, and says so itself.
+    item.add_marker(pytest.mark.filterwarnings("ignore:Benchmark fixture was not used"))
 
 
 def replay(benchmark: Any, item: pytest.Item, samples_ms: Sequence[float], record: Record) -> None:
