@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from pytest_vq import __version__, ab, cli_baselines
+from pytest_vq import __version__, ab, cli_baselines, selftest
 from pytest_vq.errors import VqError
 from pytest_vq.report.text import table
 
@@ -57,6 +57,7 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None] | None
         cli_baselines.accept_arguments,
         cli_baselines.accept_baselines,
     ),
+    ("selftest", "does the gate hold on this machine?", selftest.add_arguments, selftest.run_selftest),
     ("ab", "compare two environments in alternating fresh processes", ab.add_arguments, ab.run_ab),
 )
 

@@ -1,0 +1,157 @@
+"""``pytest-vq selftest``: does the gate hold on this machine? Unchanged runs and known changes, through the real path.
+
+Every comparison is a fresh pytest process gated against baselines that other fresh processes recorded, exactly as in
+CI; a suspect is measured again as there. The changes are made by ``pytest_vq.provoke``, and take turns with the
+unchanged runs, so that a slow hour of the machine meets them all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_vq.baseline.decide import decide
+from pytest_vq.baseline.stats import learn_noise
+from pytest_vq.baseline.store import BaselineStore
+from pytest_vq.errors import MeasurementError, ResultsError
+from pytest_vq.record import Status
+from pytest_vq.report.files import write_json
+from pytest_vq.report.results import Row, read_results
+from pytest_vq.report.text import table
+from pytest_vq.verdict import Tolerances
+
+_SUITE = """
+def test_precision(vq_case, vq_bench):
+    vq_bench(vq_case)
+"""
+_FOUND = Status.FAIL
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What is done to the model in some of the runs; ``arguments`` are pytest's."""
+
+    name: str
+    arguments: tuple[str, ...]
+    should_fail: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what ``selftest`` takes."""
+    parser.add_argument("--gpu", action="store_true", help="on the accelerator")
+    parser.add_argument("--model", default="deit-tiny-patch16-224", help="default deit-tiny-patch16-224")
+    parser.add_argument("--precision", default="int8", help="the one that is made worse; default int8")
+    parser.add_argument("--baseline", type=int, default=15, metavar="N", help="processes in the baseline; default 15")
+    parser.add_argument("--runs", type=int, default=10, metavar="N", help="comparisons of each kind; default 10")
+    parser.add_argument("--slowdowns", default="0.05,0.10", metavar="F[,F]", help="fractions; default 0.05,0.10")
+    parser.add_argument(
+        "--allocation", type=int, default=32, metavar="MIB", help="extra memory; default 32, 0 for none"
+    )
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="of timing per process; default as pytest's")
+    parser.add_argument("--output", type=Path, default=Path("vq-selftest"), metavar="DIR", help="default vq-selftest/")
+
+
+def run_selftest(args: argparse.Namespace) -> tuple[str, int]:
+    """Record a baseline, compare, and return the table to print and the exit code: 1 where the gate was wrong."""
+    output: Path = args.output.absolute()
+    if (output / "baselines").exists():
+        raise ResultsError(f"{output} holds an earlier selftest; remove it, or name another --output")
+    output.mkdir(parents=True, exist_ok=True)
+    suite = output / "test_selftest.py"
+    suite.write_text(_SUITE)
+    (output / "pytest.ini").write_text("[pytest]\n")
+    started_s = time.monotonic()
+    for number in range(1, args.baseline + 1):
+        _say(f"baseline process {number} of {args.baseline}")
+        _pytest(args, output, f"baseline-{number}", ("--vq-save", "--vq-gate=off"))
+    conditions = _conditions(args)
+    found: dict[str, list[Row]] = {condition.name: [] for condition in conditions}
+    for number in range(1, args.runs + 1):
+        for condition in conditions:
+            row = _pytest(args, output, f"{condition.name.replace(' ', '-')}-{number}", condition.arguments)
+            found[condition.name].append(row)
+            _say(f"run {number} of {args.runs}, {condition.name}: {row.record.verdict} {row.record.reason}")
+            write_json(output / "selftest.json", {name: [r.record for r in rows] for name, rows in found.items()})
+    return _report(args, output, conditions, found, time.monotonic() - started_s)
+
+
+def _conditions(args: argparse.Namespace) -> list[Condition]:
+    provoke = ("-p", "pytest_vq.provoke")
+    conditions = [Condition("unchanged", (), should_fail=False)]
+    for text in args.slowdowns.split(","):
+        slowdown = f"--provoke-slowdown={args.precision}={float(text)}"
+        conditions.append(Condition(f"{float(text):.0%} slower", (*provoke, slowdown), should_fail=True))
+    if args.allocation:
+        allocation = f"--provoke-allocation={args.precision}={args.allocation}"
+        conditions.append(Condition(f"{args.allocation} MiB more", (*provoke, allocation), should_fail=True))
+    return conditions
+
+
+def _pytest(args: argparse.Namespace, output: Path, name: str, extra: Sequence[str]) -> Row:
+    results = output / name
+    command = [sys.executable, "-m", "pytest", "test_selftest.py", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    command += [f"--vq-models={args.model}", f"--vq-precisions={args.precision}", f"--vq-output={results}", *extra]
+    command += [f"--vq-budget={args.budget}"] if args.budget else []
+    command += ["--gpu"] if args.gpu else []
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    results.mkdir(parents=True, exist_ok=True)
+    with (results / "pytest.log").open("wb") as log:
+        run = subprocess.run(command, cwd=output, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
+    rows = read_results(results).rows if run.returncode in (0, 1) else ()
+    if len(rows) != 1:
+        raise MeasurementError(f"a run of the selftest measured nothing; see {results / 'pytest.log'}")
+    return rows[0]
+
+
+def _report(
+    args: argparse.Namespace,
+    output: Path,
+    conditions: Sequence[Condition],
+    found: dict[str, list[Row]],
+    elapsed_s: float,
+) -> tuple[str, int]:
+    rows, is_wrong = [], False
+    for condition in conditions:
+        verdicts = Counter(row.record.verdict for row in found[condition.name])
+        failed = verdicts[_FOUND]
+        is_wrong |= failed > 0 if not condition.should_fail else failed < args.runs
+        others = ", ".join(f"{count} {status}" for status, count in sorted(verdicts.items()) if status is not _FOUND)
+        processes = sum(len(row.estimates) for row in found[condition.name]) / args.runs
+        rows.append([condition.name, f"{failed} of {args.runs}", others, f"{processes:.1f}"])
+    text = table(rows, ["runs", "FAIL", "others", "processes each"])
+    smallest = "\n".join(_detectable(args, output, found["unchanged"]))
+    head = f"{args.model} {args.precision}, {args.baseline} baseline processes, {elapsed_s / 60:.0f} min"
+    wrong = "the gate was wrong here: see the table" if is_wrong else "the gate was right every time"
+    return f"{head}\n{text}\n{smallest}\n{wrong}; all runs are in {output}", int(is_wrong)
+
+
+def _detectable(args: argparse.Namespace, output: Path, unchanged: Sequence[Row]) -> list[str]:
+    """The smallest slowdown each timed metric could have seen, by the last unchanged run's decision."""
+    last = unchanged[-1]
+    store, slug = BaselineStore(output / "baselines"), last.environment.device_slug
+    entries = store.entries(slug, args.model)
+    decided = decide(
+        last.estimates,
+        last.record.setup,
+        entries,
+        learn_noise(entries),
+        Tolerances(),
+        min_sqnr_db=None,
+        comparisons=1,
+    )
+    return [
+        f"smallest slowdown that {metric.metric} gates here: {metric.detectable:.1%} ({len(last.estimates)} fresh)"
+        for metric in decided.metrics
+        if metric.detectable is not None
+    ]
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
