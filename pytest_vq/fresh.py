@@ -70,6 +70,8 @@ def _command(config: pytest.Config, options: Options, targets: Sequence[str], ou
     # Reports, coverage and distribution are the parent's: whatever asks for them by default is left out.
     command += ["-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist", "-p", "no:cov"]
     command += [f"--import-mode={config.getoption('importmode')}", "--color=no"]
+    for plugin in config.getoption("plugins"):  # those named with -p; "no:" ones may not be known without addopts
+        command += [] if plugin.startswith("no:") else ["-p", plugin]
     for name in ("keyword", "markexpr"):
         if config.getoption(name):
             command += ["-k" if name == "keyword" else "-m", config.getoption(name)]
