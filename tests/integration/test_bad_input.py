@@ -218,15 +218,13 @@ FULL_DISK = """
     def pytest_unconfigure():
         os.fsync = REAL
 """
+FREED = "\n\n@pytest.hookimpl(tryfirst=True)\ndef pytest_keyboard_interrupt():\n    os.fsync = REAL\n"
 
 
 @pytest.mark.parametrize("freed", [False, True], ids=["still full at the end", "freed again"])
 def test_a_full_disk_ends_the_run_and_keeps_the_rows_before(project, rows, study, freed: bool) -> None:
     conftest = project.path / "conftest.py"
-    extra = (
-        "\n\n@pytest.hookimpl(tryfirst=True)\ndef pytest_keyboard_interrupt():\n    os.fsync = REAL\n" if freed else ""
-    )
-    conftest.write_text(conftest.read_text() + dedent(FULL_DISK) + extra)
+    conftest.write_text(conftest.read_text() + dedent(FULL_DISK) + (FREED if freed else ""))
     result = project.runpytest_inprocess("--vq-precisions=fp32,fp16,int8", "--vq-budget=0.1", "--vq-save")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*pytest-vq: cannot write results to *No space left on device: free some space*"])
@@ -350,7 +348,8 @@ class TestModels:
                 timed = HostClock.time_ms
 
                 def time_ms(*args):
-                    seen.add((torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32, torch.get_default_dtype()))
+                    tf32 = torch.backends.cuda.matmul.allow_tf32
+                    seen.add((torch.get_num_threads(), tf32, torch.get_default_dtype()))
                     return timed(*args)
 
                 monkeypatch.setattr(HostClock, "time_ms", time_ms)

@@ -1,0 +1,77 @@
+"""One process at a time measures on a device."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from pytest_vq.measure.lock import device_lock, lock_path
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from pytest_vq.measure.lock import device_lock
+
+with device_lock(sys.argv[1]):
+    Path(sys.argv[2]).touch()
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_directory(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+def test_it_waits_for_another_process_and_takes_over_from_a_dead_one(tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, "GPU-1", str(held)])
+    waiter = None
+    try:
+        while not held.exists():
+            assert holder.poll() is None
+            time.sleep(0.01)
+        taken = tmp_path / "taken"
+        waiter = subprocess.Popen([sys.executable, "-c", HOLDER, "GPU-1", str(taken)])
+        with device_lock("GPU-2"):  # another device is free meanwhile
+            time.sleep(1.0)
+        assert not taken.exists()
+        holder.kill()
+        deadline = time.monotonic() + 30
+        while not taken.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        for process in (holder, waiter):
+            if process is not None:
+                process.kill()
+                process.wait()
+
+
+def test_it_is_given_back_after_an_error() -> None:
+    def fail() -> None:
+        with device_lock("GPU-1"):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with device_lock("GPU-1"):
+        pass
+
+
+@pytest.mark.parametrize("uuid", ["GPU-12ab-34", "MIG-1/7/0", "../../etc/passwd", "CPU-0123456789abcdef"])
+def test_its_file_lies_in_the_temporary_directory_whatever_the_device_is_called(tmp_path: Path, uuid: str) -> None:
+    assert lock_path(uuid).parent == tmp_path
+    assert lock_path(uuid).name.startswith("pytest-vq-")
+    assert lock_path(uuid) != lock_path(uuid + "0")
+
+
+def test_everybody_may_use_its_file() -> None:
+    with device_lock("GPU-1"):
+        assert lock_path("GPU-1").stat().st_mode & 0o666 == 0o666
