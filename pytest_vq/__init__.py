@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from pytest_vq.catalog import register_model
-from pytest_vq.errors import VqError
-from pytest_vq.record import Record, Timing
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_vq.catalog import register_model
+    from pytest_vq.errors import VqError
+    from pytest_vq.record import Record, Timing
 
 __all__ = ["Record", "Timing", "VqError", "__version__", "register_model"]
 __version__ = "0.1.0"
+
+_HOMES = {"Record": "record", "Timing": "record", "VqError": "errors", "register_model": "catalog"}
+
+
+def __getattr__(name: str) -> object:
+    # Imported when first asked for: every pytest run of an environment imports this package, few use it.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_vq.errors import VqError
-from pytest_vq.record import Record, Timing
-from pytest_vq.report.benchmark import replay
-from pytest_vq.session import OUTCOME, SESSION
-from pytest_vq.spec import Case
+
+if TYPE_CHECKING:
+    from pytest_vq.record import Record, Timing
+    from pytest_vq.spec import Case
 
 
 @pytest.fixture
@@ -24,6 +24,9 @@ def vq_case(request: pytest.FixtureRequest) -> Case:
 @pytest.fixture
 def vq_bench(request: pytest.FixtureRequest, benchmark: Any) -> Callable[[Case], Record]:
     """Measure a pair, record it, and fail the test where it is worse than its baseline. Returns the record."""
+    from pytest_vq.report.benchmark import replay
+    from pytest_vq.session import OUTCOME, SESSION
+
     item: pytest.Item = request.node
     session = item.config.stash[SESSION]
 
@@ -53,6 +56,8 @@ def vq_bench(request: pytest.FixtureRequest, benchmark: Any) -> Callable[[Case],
 @pytest.fixture
 def gpu_timer(request: pytest.FixtureRequest) -> Callable[..., Timing]:
     """Time any callable as the pairs are timed: CUDA events with ``--gpu``, the host's clock without."""
+    from pytest_vq.session import SESSION
+
     session = request.config.stash[SESSION]
 
     def run(function: Callable[..., object], *args: object, **kwargs: object) -> Timing:

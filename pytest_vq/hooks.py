@@ -83,10 +83,8 @@ class TestHooks:
         self._session = session
         self._refused: SelectionError | None = None
 
-    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+    def parametrize(self, metafunc: pytest.Metafunc) -> None:
         """One test per selected pair. An error is kept: raised here, pytest would exit with 2 instead of 4."""
-        if "vq_case" not in metafunc.fixturenames:
-            return
         try:
             cases = select_cases(self._session, getattr(metafunc.module, "vq_models", None))
         except SelectionError as error:
@@ -179,6 +177,12 @@ class RunHooks:
             except VqError as error:
                 self._stop(error)
         return (yield)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        """No dot for a pair that has a line of its own."""
+        has_line = hasattr(report, "vq_outcome") and report.passed and not hasattr(report, "wasxfail")
+        return ("passed", "", "") if has_line and self._progress.speaks else None
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Say what is being measured."""

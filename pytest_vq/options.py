@@ -174,6 +174,11 @@ def add_options(parser: pytest.Parser) -> None:
         parser.addini(option.ini, option.help, type="string", default=None)
 
 
+def any_given(config: pytest.Config) -> bool:
+    """True where the command line or the ini file sets any option."""
+    return any(config.getoption(o.ini) is not None or config.getini(o.ini) is not None for o in OPTIONS)
+
+
 def read_options(config: pytest.Config) -> Options:
     """The options of this run. Raises ``SelectionError`` naming the option, its source and the valid values."""
     values: dict[str, Any] = {}

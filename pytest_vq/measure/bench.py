@@ -135,7 +135,7 @@ class Bench:
             **self._identity(case, reference, converted),
             **times.columns(),
             **answers,
-            **_memory_columns(memory, fp32_peak_bytes),
+            **_memory_columns(memory, fp32_peak_bytes, self.device.memory.resolution_bytes),
             device_memory_bytes=before.get("device_memory_bytes"),
             disturbance=self.device.telemetry.disturbance(before, after),
             telemetry={"before": before, "after": after},
@@ -233,12 +233,13 @@ def _fp32_of(case: Case) -> Case:
     return Case(case.model, precision.get(FP32), case.batch)
 
 
-def _memory_columns(memory: MemoryFigures, fp32_peak_bytes: int | None) -> dict[str, Any]:
+def _memory_columns(memory: MemoryFigures, fp32_peak_bytes: int | None, resolution_bytes: int) -> dict[str, Any]:
     peak = memory.peak_bytes
+    comparable = peak is not None and fp32_peak_bytes is not None and fp32_peak_bytes >= 4 * resolution_bytes
     return {
         "resting_memory_bytes": memory.resting_bytes,
         "peak_memory_bytes": peak,
         "activation_memory_bytes": memory.activation_bytes,
         "reserved_memory_bytes": memory.reserved_bytes,
-        "memory_reduction": None if peak is None or not fp32_peak_bytes else 1 - peak / fp32_peak_bytes,
+        "memory_reduction": 1 - (peak or 0) / (fp32_peak_bytes or 1) if comparable else None,
     }

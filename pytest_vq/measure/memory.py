@@ -36,6 +36,9 @@ class MemoryFigures:
 class MemoryMeter(Protocol):
     """``mark`` before the model is built, ``measure`` once it has run warm."""
 
+    resolution_bytes: int
+    """What the figures may be off by; a ratio needs figures well above it."""
+
     def mark(self) -> None:
         """Give back what can be given back, and take this as the state before the model."""
         ...
@@ -47,6 +50,8 @@ class MemoryMeter(Protocol):
 
 class AcceleratorMemory:
     """The CUDA caching allocator's own counters."""
+
+    resolution_bytes = 512  # its smallest block
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -93,6 +98,8 @@ _RESET_HIGH_WATER_MARK = "5"  # see proc(5), /proc/pid/clear_refs
 
 class HostMemory:
     """The kernel's resident size and its resettable high-water mark."""
+
+    resolution_bytes = 4 * 2**20  # libraries and the C allocator keep about this much, or give it back, as they like
 
     def __init__(self) -> None:
         self._before_bytes = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import pytest
 
@@ -22,36 +21,40 @@ class Progress:
     def start(self, nodeid: str) -> None:
         """A test begins."""
         self._started_s = self._started_s or time.monotonic()
-        writer = self._writer()
-        if writer is not None and self.total and writer.hasmarkup:
-            writer.write(f"\r{self._count()} measuring {nodeid.rpartition('[')[2].rstrip(']')}{self._left()}\x1b[K")
+        terminal = self._terminal()
+        if terminal is not None and self.total and terminal.hasmarkup:
+            pair = nodeid.rpartition("[")[2].rstrip("]")
+            terminal.rewrite(f"{self._count()} measuring {pair}{self._left()}", erase=True)
 
     def finish(self, record: Record) -> None:
         """A pair has its row."""
         self._done += 1
-        writer = self._writer()
-        if writer is None:
+        terminal = self._terminal()
+        if terminal is None:
             return
         line = f"{self._count()} {record.id}  {summarised(record)}{self._left()}"
-        if writer.hasmarkup:
-            writer.write(f"\r{line}\x1b[K")
+        if terminal.hasmarkup:
+            terminal.rewrite(line, erase=True)
         else:
-            writer.line()
-            writer.write(line)
-        writer.flush()
+            terminal.write(f"\n{line}", flush=True)
 
-    def _writer(self) -> Any:
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+    @property
+    def speaks(self) -> bool:
+        """True where this class tells of every pair, and pytest's own dots would only be in the way."""
+        return self._terminal() is not None
+
+    def _terminal(self) -> pytest.TerminalReporter | None:
         # -q asks for quiet; with -v pytest's own line per test already says it.
-        if reporter is None or self._config.get_verbosity() != 0:
+        if self._config.get_verbosity() != 0:
             return None
-        return reporter._tw
+        terminal: pytest.TerminalReporter | None = self._config.pluginmanager.get_plugin("terminalreporter")
+        return terminal
 
     def _count(self) -> str:
         return f"[{self._done}/{self.total}]" if self.total else f"[{self._done}]"
 
     def _left(self) -> str:
-        if not self._done or not self.total or self._started_s is None:
+        if not 0 < self._done < self.total or self._started_s is None:
             return ""
         left_s = (time.monotonic() - self._started_s) / self._done * (self.total - self._done)
         return f", about {left_s / 60:.0f} min left" if left_s >= 90 else f", about {left_s:.0f} s left"

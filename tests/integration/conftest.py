@@ -14,6 +14,7 @@ from transformers import ViTForImageClassification  # noqa: F401
 
 import pytest_vq.baseline.decide
 import pytest_vq.fresh
+import pytest_vq.hooks
 import pytest_vq.measure.bench
 import pytest_vq.precision.bnb
 import pytest_vq.precision.floating  # noqa: F401

@@ -136,9 +136,14 @@ def test_a_budget_bounds_the_study_protocol_too() -> None:
 
 def test_the_collector_is_restored_after_an_error() -> None:
     assert gc.isenabled()
-    with pytest.raises(ZeroDivisionError), quiet_collector():
-        assert not gc.isenabled()
-        raise ZeroDivisionError
+
+    def failing() -> None:
+        with quiet_collector():
+            assert not gc.isenabled()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
     assert gc.isenabled()
     assert gc.get_freeze_count() == 0
 

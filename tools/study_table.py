@@ -1,0 +1,85 @@
+"""The published study's table beside ours: ``python tools/study_table.py vq-results > docs/study-table.md``.
+
+Published figures come from ``docs/study.csv``, ours from a run's results; a pair that was not measured is empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tabulate import tabulate
+
+from pytest_vq.record import Record
+from pytest_vq.report.results import Results, read_results
+
+PUBLISHED = Path(__file__).parent.parent / "docs" / "study.csv"
+PRECISIONS = ("fp32", "fp16", "int8", "int4")
+_MIB = 2**20
+
+
+def main() -> None:
+    """Print the document for the results named on the command line."""
+    results = read_results(Path(sys.argv[1]))
+    records = {(r.model, r.precision): r for r in results.records if r.batch == 1}
+    with PUBLISHED.open(newline="") as file:
+        published = list(csv.DictReader(file))
+    sys.stdout.write(document(results, records, published))
+
+
+def document(results: Results, records: Mapping[tuple[str, str], Record], published: list[dict[str, str]]) -> str:
+    """The Markdown of both tables, headed by what measured ours."""
+    environment = results.environments[0]
+    versions = ", ".join(f"{name} {environment.versions[name]}" for name in ("torch", "transformers", "bitsandbytes"))
+    times = [[row["model"], *(_time_cells(row, records))] for row in published]
+    sizes = [[row["model"], *(_size_cells(row, records))] for row in published]
+    time_headers = ["model", *(f"{p} {who}" for p in PRECISIONS for who in ("theirs", "ours"))]
+    size_headers = ["model", *(f"{p} {who}" for p in PRECISIONS for who in ("theirs", "ours: size", "ours: peak"))]
+    return (
+        "# The study's table beside ours\n\n"
+        f"Theirs: RTX 4070 Ti SUPER, torch 2.1. Ours: {environment.device_name}, {versions}, "
+        f"{environment.date_utc}, weights {records[next(iter(records))].weights}, "
+        f"{records[next(iter(records))].setup.threads or 'no'} CPU thread(s); "
+        f"a different machine, so compare ratios, not milliseconds.\n\n"
+        "## Milliseconds per image (ours: median, and the paired speedup over FP32 with its 95 % interval)\n\n"
+        f"{tabulate(times, time_headers, tablefmt='github', disable_numparse=True)}\n\n"
+        '## MiB (theirs: "peak"; ours: serialized weights, and the peak of a forward)\n\n'
+        f"{tabulate(sizes, size_headers, tablefmt='github', disable_numparse=True)}\n"
+    )
+
+
+def _time_cells(row: Mapping[str, str], records: Mapping[tuple[str, str], Record]) -> list[str]:
+    cells = []
+    for precision in PRECISIONS:
+        record = records.get((row["model"], precision))
+        cells += [f"{row[f'{precision}_ms']} ({_ratio(row, precision)})", _ours(record) if record else ""]
+    return cells
+
+
+def _ratio(row: Mapping[str, str], precision: str) -> str:
+    return f"{float(row['fp32_ms']) / float(row[f'{precision}_ms']):.2f}x"
+
+
+def _ours(record: Record) -> str:
+    if record.precision == "fp32" or record.speedup is None:
+        return f"{record.latency_ms:.4g}"
+    interval = "" if record.speedup_low is None else f", {record.speedup_low:.2f}-{record.speedup_high:.2f}"
+    return f"{record.latency_ms:.4g} ({record.speedup:.2f}x{interval})"
+
+
+def _size_cells(row: Mapping[str, str], records: Mapping[tuple[str, str], Record]) -> list[str]:
+    cells = []
+    for precision in PRECISIONS:
+        record = records.get((row["model"], precision))
+        # The study printed the INT8 figure in its INT4 rows.
+        cells.append(row["int8_mib" if precision == "int4" else f"{precision}_mib"])
+        cells.append(f"{record.model_size_bytes / _MIB:.2f}" if record else "")
+        peak = record.peak_memory_bytes if record else None
+        cells.append("" if peak is None else f"{peak / _MIB:.1f}")
+    return cells
+
+
+if __name__ == "__main__":
+    main()
