@@ -7,6 +7,7 @@ import time
 import pytest
 
 from pytest_vq.record import Record
+from pytest_vq.report import text
 
 
 class Progress:
@@ -62,7 +63,7 @@ class Progress:
 
 def summarised(record: Record) -> str:
     """A row in a few words: ``75.1 ms  0.48x  PASS``."""
-    words = [f"{record.latency_ms:.4g} ms"]
+    words = [f"{text.figure(record.latency_ms)} ms"]
     if record.speedup is not None and record.sqnr_db is not None:
         words += [f"{record.speedup:.2f}x", f"{record.sqnr_db:.1f} dB"]
     if record.verdict is not None:

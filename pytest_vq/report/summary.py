@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -96,18 +96,18 @@ def _cells(record: Record) -> list[str]:
     return [
         record.model,
         precision + (" (launch-bound)" if record.launch_bound else ""),
-        f"{record.latency_ms:.4g}",
-        _interval(record.latency_low_ms, record.latency_high_ms, "{:.4g}"),
+        text.figure(record.latency_ms),
+        _interval(record.latency_low_ms, record.latency_high_ms, text.figure),
         "" if is_reference else f"{record.speedup:.2f}x",
-        "" if is_reference else _interval(record.speedup_low, record.speedup_high, "{:.2f}"),
+        "" if is_reference else _interval(record.speedup_low, record.speedup_high, "{:.2f}".format),
         "" if record.peak_memory_bytes is None else f"{record.peak_memory_bytes / _MIB:.1f}",
         "" if is_reference or record.memory_reduction is None else f"{record.memory_reduction:.1%}",
         fidelity,
     ]
 
 
-def _interval(low: float | None, high: float | None, form: str) -> str:
-    return "" if low is None or high is None else f"{form.format(low)} - {form.format(high)}"
+def _interval(low: float | None, high: float | None, form: Callable[[float], str]) -> str:
+    return "" if low is None or high is None else f"{form(low)} - {form(high)}"
 
 
 def _colour(status: Status | None) -> dict[str, bool]:

@@ -1,4 +1,4 @@
-"""Plain text tables."""
+"""Plain text: tables, and the figures in them."""
 
 from __future__ import annotations
 
@@ -10,3 +10,8 @@ def table(rows: Sequence[Sequence[object]], headers: Sequence[str], align: Seque
     from tabulate import tabulate
 
     return tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=align)
+
+
+def figure(value: float) -> str:
+    """Four digits, and never in powers of ten: ``0.1234``, ``12.34``, ``12345``."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"

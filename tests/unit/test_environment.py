@@ -1,0 +1,163 @@
+"""Where a measurement was taken: named the same each time, and never guessed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from pytest_vq import environment
+from pytest_vq.environment import fingerprint, git_commit, slug
+
+CPU = torch.device("cpu")
+
+
+class TestCpu:
+    def test_it_is_the_same_twice(self) -> None:
+        first, second = fingerprint(CPU), fingerprint(CPU)
+        assert (first.device, first.device_name, first.device_slug, first.device_uuid) == (
+            second.device,
+            second.device_name,
+            second.device_slug,
+            second.device_uuid,
+        )
+        assert first.versions == second.versions
+        json.dumps(asdict(first))
+
+    def test_it_names_device_versions_and_date(self) -> None:
+        found = fingerprint(CPU)
+        assert found.device == "cpu"
+        assert found.device_slug == f"cpu-{slug(found.device_name)}"
+        assert re.fullmatch(r"CPU-[0-9a-f]{16}", found.device_uuid)
+        assert found.versions["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+        assert {"python", "transformers", "bitsandbytes", "numpy", "pytest-vq", "kernel"} <= found.versions.keys()
+        assert list(found.versions) == sorted(found.versions)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found.date_utc)
+
+    def test_two_machines_of_one_name_differ(self, monkeypatch) -> None:
+        first = fingerprint(CPU)
+        monkeypatch.setattr(environment, "_machine_id", lambda: "another machine")
+        second = fingerprint(CPU)
+        assert first.device_slug == second.device_slug
+        assert first.device_uuid != second.device_uuid
+
+    def test_a_processor_without_a_name_is_called_by_its_architecture(self, monkeypatch) -> None:
+        monkeypatch.setattr(environment, "_cpu_info", dict)
+        monkeypatch.setattr(environment.platform, "processor", lambda: "")
+        monkeypatch.setattr(environment.platform, "machine", lambda: "aarch64")
+        assert fingerprint(CPU).device_slug == "cpu-aarch64"
+
+    def test_a_library_that_is_not_there_is_said_to_be(self, monkeypatch) -> None:
+        monkeypatch.setattr(environment, "_LIBRARIES", ("torch", "no-such-library"))
+        assert fingerprint(CPU).versions["no-such-library"] == "not installed"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("NVIDIA H200", "nvidia-h200"),
+        ("NVIDIA H200 MIG 1g.18gb", "nvidia-h200-mig-1g-18gb"),
+        ("Intel(R) Xeon(R) CPU @ 2.20GHz", "intel-r-xeon-r-cpu-2-20ghz"),
+        ("../..", "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_a_slug_is_a_directorys_name(name: str, expected: str) -> None:
+    assert slug(name) == expected
+
+
+class TestCommit:
+    @pytest.fixture
+    def repository(self, tmp_path: Path, monkeypatch) -> Path:
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+        for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+            monkeypatch.delenv(name, raising=False)
+        return tmp_path
+
+    def git(self, directory: Path, *arguments: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+        run = subprocess.run(["git", *identity, *arguments], cwd=directory, check=True, capture_output=True, text=True)
+        return run.stdout.strip()
+
+    def test_the_commit_and_whether_tracked_files_differ(self, repository: Path) -> None:
+        assert git_commit(repository) is None  # no repository
+        self.git(repository, "init", "-q")
+        assert git_commit(repository) is None  # no commit
+        (repository / "tracked").write_text("1")
+        self.git(repository, "add", "tracked")
+        self.git(repository, "commit", "-q", "-m", "first")
+        commit = self.git(repository, "rev-parse", "--short=12", "HEAD")
+        assert git_commit(repository) == commit
+        self.git(repository, "tag", "v1")
+        assert git_commit(repository) == commit  # and not the tag
+        (repository / "untracked").touch()
+        assert git_commit(repository) == commit
+        (repository / "tracked").write_text("2")
+        assert git_commit(repository) == f"{commit}-dirty"
+
+    def test_without_git_there_is_none(self, repository: Path, monkeypatch) -> None:
+        monkeypatch.setenv("PATH", str(repository))
+        assert git_commit(repository) is None
+
+
+class NVMLError(Exception):
+    """As the library raises it."""
+
+
+class TestGpu:
+    """What is asked of torch and NVML, with both faked. (The real ones: tests/gpu.)"""
+
+    @pytest.fixture
+    def gpu(self, monkeypatch):
+        def make(name: str = "NVIDIA H200", uuid: str = "12ab-34", **answers: Any) -> Any:
+            asked: list[Any] = []
+
+            def refuse(*_: object) -> None:
+                raise NVMLError("Not Supported")
+
+            nvml = SimpleNamespace(
+                NVMLError=NVMLError,
+                NVML_CLOCK_SM=1,
+                nvmlDeviceGetHandleByUUID=lambda given: asked.append(given) or "handle",
+                nvmlDeviceGetEnforcedPowerLimit=lambda _: 700_000,
+                nvmlDeviceGetMaxClockInfo=lambda _handle, _clock: 1980,
+                nvmlDeviceGetApplicationsClock=refuse,
+                nvmlDeviceGetPersistenceMode=lambda _: 1,
+                nvmlSystemGetDriverVersion=lambda: "580.159.04",
+            )
+            vars(nvml).update(answers)
+            monkeypatch.setattr(environment, "nvml_session", lambda: contextlib.nullcontext(nvml))
+            properties = SimpleNamespace(name=name, uuid=uuid)
+            monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+            return fingerprint(torch.device("cuda", 0)), asked
+
+        return make
+
+    def test_a_whole_gpu(self, gpu) -> None:
+        found, asked = gpu()
+        assert asked == ["GPU-12ab-34"]
+        assert (found.device, found.device_name, found.device_slug) == ("cuda", "NVIDIA H200", "nvidia-h200")
+        assert found.device_uuid == "GPU-12ab-34"
+        assert found.settings == {
+            "power_limit_mw": "700000",
+            "max_sm_clock_mhz": "1980",
+            "application_sm_clock_mhz": None,  # not supported there: unknown, not zero
+            "persistence_mode": "1",
+            "mig": None,
+        }
+        assert found.versions["driver"] == "580.159.04"
+        assert {"cuda", "cudnn", "torch"} <= found.versions.keys()
+
+    def test_a_slice_of_one_is_another_device(self, gpu) -> None:
+        found, asked = gpu(name="NVIDIA H200 MIG 1g.18gb", uuid="MIG-56cd")
+        assert asked == ["MIG-56cd"]
+        assert found.device_slug == "nvidia-h200-mig-1g-18gb"
+        assert found.settings["mig"] == "NVIDIA H200 MIG 1g.18gb"

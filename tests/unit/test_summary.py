@@ -1,0 +1,312 @@
+"""What a person reads: the table at the end, the reasons under it, and the live line before."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pytest_vq.options import Options
+from pytest_vq.record import Coverage, Environment, Record, Setup, Status
+from pytest_vq.report import live
+from pytest_vq.report.live import Progress, summarised
+from pytest_vq.report.results import Failure
+from pytest_vq.report.summary import table, write_summary
+from pytest_vq.report.text import figure
+from pytest_vq.run import Run
+from pytest_vq.session import Outcome, VqSession
+
+MIB = 2**20
+ENVIRONMENT = Environment(
+    device="cpu",
+    device_name="AMD EPYC",
+    device_slug="cpu-amd-epyc",
+    device_uuid="CPU-1",
+    versions={"torch": "2.13.0"},
+    settings={},
+    commit=None,
+    date_utc="2026-01-01T00:00:00Z",
+)
+
+
+def record(model: str, precision: str, **changes: Any) -> Record:
+    """A row as the CPU gives it: a reference without fidelity, or another precision with it."""
+    batch = changes.get("batch", 1)
+    values: dict[str, Any] = dict.fromkeys(field.name for field in fields(Record))
+    values |= {
+        "model": model,
+        "precision": precision,
+        "batch": batch,
+        "latency_ms": 12.3456,
+        "latency_low_ms": 12.0,
+        "latency_high_ms": 13.0,
+        "peak_memory_bytes": 100 * MIB,
+        "coverage": Coverage(1, 1),
+        "setup": Setup(precision, batch, "adaptive", "random", 1, False),
+        "telemetry": {},
+        "reason": "",
+        "speedup": 1.0,
+        "speedup_low": 1.0,
+        "speedup_high": 1.0,
+        "memory_reduction": 0.0,
+    }
+    if precision != "fp32":
+        values |= {
+            "speedup": 1.5,
+            "speedup_low": 1.25,
+            "speedup_high": 1.75,
+            "sqnr_db": 38.04,
+            "memory_reduction": 0.25,
+        }
+    return Record(**values | changes)
+
+
+def cells(*records: Record) -> list[list[str]]:
+    """The table's lines below its head, split where two spaces part columns."""
+    return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in table(records).splitlines()[2:]]
+
+
+class TestTable:
+    def test_a_reference_and_a_precision(self) -> None:
+        assert cells(record("vit", "fp32"), record("vit", "int8")) == [
+            ["vit", "fp32", "12.35", "12 - 13", "100.0"],
+            ["int8", "12.35", "12 - 13", "1.50x", "1.25 - 1.75", "100.0", "25.0%", "38.0 dB"],
+        ]
+        head = table([record("vit", "fp32")]).splitlines()[0]
+        assert head.split("  ")[0] == "model"
+        assert "verdict" not in head  # --vq-gate=off gives none
+
+    def test_what_was_not_measured_is_empty(self) -> None:
+        bare = record(
+            "vit",
+            "int8",
+            latency_low_ms=None,
+            latency_high_ms=None,
+            speedup_low=None,
+            speedup_high=None,
+            peak_memory_bytes=None,
+            memory_reduction=None,
+        )
+        assert cells(bare) == [["vit", "int8", "12.35", "1.50x", "38.0 dB"]]
+        assert "None" not in table([bare])
+        assert "nan" not in table([bare])
+
+    def test_models_stay_together_and_precisions_in_order_whatever_the_order_of_the_tests(self) -> None:
+        mixed = [
+            record("b", "int4"),
+            record("a", "fp16"),
+            record("b", "fp32", batch=8),
+            record("a", "fp32"),
+            record("b", "fp32"),
+        ]
+        lines = table(mixed).splitlines()[2:]
+        assert [line.split("  ")[0].strip() for line in lines] == ["b", "", "", "a", ""]
+        assert [cell for line in lines for cell in line.split() if cell in {"fp32", "fp16", "int4"}] == [
+            "fp32",
+            "int4",
+            "fp32",
+            "fp32",
+            "fp16",
+        ]
+        assert "fp32 batch 8" in lines[2]
+
+    def test_accuracy_a_launch_bound_row_and_a_loss_of_memory(self) -> None:
+        row = record("vit", "int8", accuracy=0.9667, launch_bound=True, memory_reduction=-0.5)
+        (line,) = cells(row)
+        assert line[1] == "int8 (launch-bound)"
+        assert line[-2:] == ["-50.0%", "96.7% right, 38.0 dB"]
+        assert cells(record("vit", "fp32", accuracy=0.9667))[0][-1] == "96.7% right"
+
+    def test_verdicts(self) -> None:
+        rows = [record("vit", "fp32", verdict=Status.PASS), record("vit", "int8", verdict=None)]
+        assert table(rows).splitlines()[0].endswith("verdict")
+        assert cells(*rows)[0][-1] == "PASS"
+        assert cells(*rows)[1][-1] == "38.0 dB"  # measured, and not judged: a broken baseline
+
+    def test_a_precision_that_this_version_does_not_know_comes_last(self) -> None:
+        first, second = cells(record("vit", "int2"), record("vit", "int4"))
+        assert (first[1], second[0]) == ("int4", "int2")
+
+
+class Terminal:
+    """As much of pytest's terminal as the summary uses."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.red: list[str] = []
+
+    def section(self, title: str, sep: str) -> None:
+        self.lines.append(f"{sep} {title} {sep}")
+
+    def line(self, text: str, red: bool = False, **_: bool) -> None:
+        self.lines.append(text)
+        if red:
+            self.red.append(text)
+
+
+@pytest.fixture
+def summary():
+    def write(*records: Record, failures: tuple[Failure, ...] = (), notes: tuple[str, ...] = (), **options: Any):
+        session = VqSession(
+            SimpleNamespace(),
+            Options(output=Path("/out"), baselines=Path("/baselines"), **options),  # type: ignore[arg-type]
+        )
+        rows = [(f"test[{r.id}]", Outcome(r, ENVIRONMENT, (), ())) for r in records]
+        terminal = Terminal()
+        write_summary(terminal, Run(session, rows, list(failures), list(notes)))  # type: ignore[arg-type]
+        return terminal
+
+    return write
+
+
+class TestSummary:
+    def test_a_run_that_measured_nothing_says_nothing(self, summary) -> None:
+        assert summary().lines == []
+
+    def test_where_and_how_it_was_measured(self, summary) -> None:
+        lines = summary(record("vit", "fp32", verdict=Status.PASS)).lines
+        assert lines[0] == "= pytest-vq ="
+        assert lines[1] == "AMD EPYC, torch 2.13.0, 1 thread(s), adaptive protocol, random weights"
+        assert lines[-2:] == ["1 PASS", "results: /out"]
+        on_gpu = record("vit", "fp32", setup=Setup("fp32", 1, "study", "pretrained", None, False))
+        assert summary(on_gpu).lines[1] == "AMD EPYC, torch 2.13.0, study protocol, pretrained weights"
+
+    def test_every_verdict_that_is_not_pass_has_its_reason(self, summary) -> None:
+        rows = [
+            record("vit", "fp32", verdict=Status.PASS, reason="never shown"),
+            record("vit", "fp16", verdict=Status.FAIL, reason="latency: 12 ms for 10 ms"),
+            record("vit", "int8", verdict=Status.INCONCLUSIVE, reason="a busy machine"),
+            record("vit", "int4", verdict=Status.IMPROVED, reason="latency: 8 ms for 10 ms"),
+        ]
+        terminal = summary(*rows)
+        assert [line for line in terminal.lines if line.startswith(("FAIL", "INCON", "IMPRO", "PASS"))] == [
+            "FAIL vit-fp16: latency: 12 ms for 10 ms",
+            "INCONCLUSIVE vit-int8: a busy machine",
+            "IMPROVED vit-int4: latency: 8 ms for 10 ms",
+        ]
+        assert terminal.red == ["FAIL vit-fp16: latency: 12 ms for 10 ms"]
+        assert "1 PASS, 1 FAIL, 1 INCONCLUSIVE, 1 IMPROVED" in terminal.lines
+
+    def test_without_baselines_one_line_says_how_to_get_them(self, summary) -> None:
+        rows = [record("vit", name, verdict=Status.NO_BASELINE, reason="no baseline") for name in ("fp32", "fp16")]
+        lines = summary(*rows).lines
+        assert "2 NO_BASELINE" in lines
+        assert sum("--vq-save" in line for line in lines) == 1
+        assert any("/baselines/cpu-amd-epyc" in line for line in lines)
+        assert not any("--vq-save" in line for line in summary(*rows, save=True).lines)
+
+    def test_what_could_not_be_measured_and_what_went_wrong_is_red(self, summary) -> None:
+        terminal = summary(
+            record("vit", "fp32"),
+            failures=(Failure("vit-int8", "OutputError", "values are NaN"),),
+            notes=("recorded 1 lines", "ERROR: the disk is full"),
+        )
+        assert terminal.red == ["ERROR vit-int8: OutputError: values are NaN", "ERROR: the disk is full"]
+        assert "recorded 1 lines" in terminal.lines
+
+    def test_failures_alone_need_no_table(self, summary) -> None:
+        lines = summary(failures=(Failure("vit-int8", "BuildError", "unreachable"),)).lines
+        assert lines == ["= pytest-vq =", "ERROR vit-int8: BuildError: unreachable"]
+
+
+class Screen:
+    """As much of pytest's terminal as the live line uses."""
+
+    def __init__(self, hasmarkup: bool) -> None:
+        self.hasmarkup = hasmarkup
+        self.text = ""
+
+    def write(self, text: str, flush: bool = False) -> None:
+        self.text += text
+
+    def rewrite(self, text: str, erase: bool = False) -> None:
+        assert erase
+        self.text += f"\r{text}"
+
+
+@pytest.fixture
+def progress(monkeypatch):
+    """A live line of ``total`` pairs on a clock that a test moves."""
+    clock = SimpleNamespace(now_s=1000.0)
+    monkeypatch.setattr(live.time, "monotonic", lambda: clock.now_s)
+
+    def make(total: int, *, terminal: bool = False, verbosity: int = 0, reporter: bool = True):
+        writer = Screen(terminal)
+        config = SimpleNamespace(
+            pluginmanager=SimpleNamespace(get_plugin=lambda _: writer if reporter else None),
+            get_verbosity=lambda: verbosity,
+        )
+        made = Progress(config)  # type: ignore[arg-type]
+        made.total = total
+        return made, writer, clock
+
+    return make
+
+
+class TestLive:
+    def test_a_log_gets_a_plain_line_per_pair_with_the_time_left(self, progress) -> None:
+        line, writer, clock = progress(3)
+        for name in ("fp32", "fp16", "int8"):
+            line.start(f"test.py::test[vit-{name}]")
+            clock.now_s += 60
+            line.finish(record("vit", name, verdict=Status.PASS))
+        assert writer.text.splitlines() == [
+            "",
+            "[1/3] vit-fp32  12.35 ms  PASS, about 2 min left",
+            "[2/3] vit-fp16  12.35 ms  1.50x  38.0 dB  PASS, about 60 s left",
+            "[3/3] vit-int8  12.35 ms  1.50x  38.0 dB  PASS",
+        ]
+        assert "\r" not in writer.text
+
+    def test_a_terminal_gets_one_line_that_rewrites_itself(self, progress) -> None:
+        line, writer, clock = progress(2, terminal=True)
+        line.start("test.py::test[vit-fp32]")
+        clock.now_s += 10
+        line.finish(record("vit", "fp32"))
+        line.start("test.py::test[vit-fp16]")
+        assert "\n" not in writer.text
+        assert writer.text.split("\r") == [
+            "",
+            "[0/2] measuring vit-fp32",
+            "[1/2] vit-fp32  12.35 ms, about 10 s left",
+            "[1/2] measuring vit-fp16, about 10 s left",
+        ]
+
+    def test_where_the_number_of_pairs_is_not_known_it_counts(self, progress) -> None:
+        line, writer, _ = progress(0)
+        line.start("test.py::test[vit-fp32]")
+        line.finish(record("vit", "fp32"))
+        assert writer.text == "\n[1] vit-fp32  12.35 ms"
+
+    @pytest.mark.parametrize("verbosity", [-1, 1])
+    def test_quiet_or_verbose_there_is_none(self, progress, verbosity: int) -> None:
+        line, writer, _ = progress(1, verbosity=verbosity)
+        line.start("test.py::test[vit-fp32]")
+        line.finish(record("vit", "fp32"))
+        assert writer.text == ""
+
+    def test_without_pytests_terminal_there_is_none(self, progress) -> None:
+        line, writer, _ = progress(1, reporter=False)
+        line.start("test.py::test[vit-fp32]")
+        line.finish(record("vit", "fp32"))
+        assert writer.text == ""
+
+    def test_tests_that_are_no_pairs_leave_it_alone(self, progress) -> None:
+        line, writer, _ = progress(0, terminal=True)
+        line.start("test.py::test_plain")
+        assert writer.text == ""
+
+
+def test_a_row_in_a_few_words() -> None:
+    assert summarised(record("vit", "fp32")) == "12.35 ms"
+    assert summarised(record("vit", "int8", verdict=Status.FAIL)) == "12.35 ms  1.50x  38.0 dB  FAIL"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.00123456, "0.001235"), (0.1, "0.1"), (99.996, "100"), (1234.5, "1234"), (123456.7, "123457")]
+)
+def test_a_figure_has_no_powers_of_ten(value: float, text: str) -> None:
+    assert figure(value) == text

@@ -1,0 +1,185 @@
+"""The machine's state around a measurement: read as it is, and judged by what makes times wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pytest_vq.measure import telemetry
+from pytest_vq.measure.telemetry import GpuTelemetry, HostTelemetry
+
+
+class TestHost:
+    def test_it_reads_this_process(self) -> None:
+        host = HostTelemetry()
+        before = host.read()
+        time.sleep(0.05)
+        after = host.read()
+        assert after["monotonic_s"] - before["monotonic_s"] >= 0.05
+        assert after["load_1min"] >= 0
+        if telemetry._SCHEDSTAT.is_file():
+            assert after["waiting_s"] >= before["waiting_s"] >= 0
+        json.dumps(after)
+
+    @pytest.mark.parametrize(("waited_s", "disturbed"), [(0.0, False), (2.4, False), (2.6, True), (9.0, True)])
+    def test_a_quarter_of_the_time_waited_is_too_much(self, waited_s: float, disturbed: bool) -> None:
+        before = {"monotonic_s": 100.0, "waiting_s": 7.0}
+        reason = HostTelemetry().disturbance(before, {"monotonic_s": 110.0, "waiting_s": 7.0 + waited_s})
+        assert (reason is not None) == disturbed
+        if reason:
+            assert f"{waited_s * 10:.0f}%" in reason
+            assert "waited for a processor" in reason
+
+    def test_what_the_kernel_does_not_tell_is_left_out_and_not_held_against_it(self, monkeypatch, tmp_path) -> None:
+        monkeypatch.setattr(telemetry, "_SCHEDSTAT", tmp_path / "absent")
+        host = HostTelemetry()
+        state = host.read()
+        assert "waiting_s" not in state
+        assert host.disturbance(state, host.read()) is None
+
+    def test_two_readings_at_one_moment(self) -> None:
+        state = {"monotonic_s": 1.0, "waiting_s": 0.0}
+        assert HostTelemetry().disturbance(state, {"monotonic_s": 1.0, "waiting_s": 1.0}) is None
+
+
+class NVMLError(Exception):
+    """As the library raises it."""
+
+
+class FakeNvml:
+    """An NVML with one GPU; ``refused`` names the queries that it does not support."""
+
+    NVMLError = NVMLError
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU, NVML_PERF_POLICY_THERMAL = 1, 2, 0, 1
+
+    def __init__(self, pids: tuple[int, ...] = (), busy: dict[int, int] | None = None, refused: str = "") -> None:
+        self.values: dict[str, Any] = {
+            "nvmlDeviceGetHandleByUUID": "the gpu",
+            "nvmlDeviceGetClockInfo": 1980,
+            "nvmlDeviceGetTemperature": 41,
+            "nvmlDeviceGetPowerUsage": 120_000,
+            "nvmlDeviceGetCurrentClocksEventReasons": 0x4,  # the power cap of every busy GPU: no throttling
+            "nvmlDeviceGetViolationStatus": SimpleNamespace(violationTime=5_000),
+            "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=7 * 2**20),
+            "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=pid) for pid in pids],
+            "nvmlDeviceGetProcessUtilization": [
+                SimpleNamespace(pid=pid, smUtil=percent) for pid, percent in (busy or {}).items()
+            ],
+        }
+        self.refused = refused.split()
+        self.open = 0
+
+    def __getattr__(self, name: str) -> Any:
+        def query(*_: object) -> Any:
+            assert self.open == 1, "a query outside a session"
+            if name in self.refused:
+                raise NVMLError("Not Supported")
+            return self.values[name]
+
+        return query
+
+    @contextlib.contextmanager
+    def session(self):
+        self.open += 1
+        try:
+            yield self
+        finally:
+            self.open -= 1
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GpuTelemetry on a fake NVML."""
+
+    def make(**given: Any) -> GpuTelemetry:
+        nvml = FakeNvml(**given)
+        monkeypatch.setattr(telemetry, "nvml_session", nvml.session)
+        return GpuTelemetry("GPU-1")
+
+    return make
+
+
+class TestGpu:
+    def test_every_figure_is_read_and_plain(self, gpu) -> None:
+        state = gpu(pids=(os.getpid(),)).read()
+        assert state == {
+            "sm_clock_mhz": 1980,
+            "memory_clock_mhz": 1980,
+            "temperature_c": 41,
+            "power_mw": 120_000,
+            "throttle_reasons": 4,
+            "thermal_violation_ns": 5_000,
+            "device_memory_bytes": 7 * 2**20,
+            "compute_pids": [os.getpid()],
+            "neighbours": {},
+            "unsupported": [],
+        }
+        assert json.loads(json.dumps(state)) == state
+
+    def test_what_a_gpu_does_not_support_is_listed_and_not_made_up(self, gpu) -> None:
+        device = gpu(
+            refused="nvmlDeviceGetPowerUsage nvmlDeviceGetViolationStatus nvmlDeviceGetComputeRunningProcesses"
+        )
+        state = device.read()
+        assert not {"power_mw", "thermal_violation_ns", "compute_pids"} & state.keys()
+        assert state["unsupported"] == [
+            "power_mw: Not Supported",
+            "thermal_violation_ns: Not Supported",
+            "compute_pids: Not Supported",
+        ]
+        assert state["sm_clock_mhz"] == 1980
+        assert device.disturbance(state, state) is None
+
+    def test_a_gpu_that_nvml_does_not_know_is_an_error(self, gpu) -> None:
+        with pytest.raises(NVMLError):
+            gpu(refused="nvmlDeviceGetHandleByUUID").read()
+
+    def test_neighbours_and_how_busy_they_are(self, gpu) -> None:
+        device = gpu(pids=(os.getpid(), 111, 222), busy={111: 40, os.getpid(): 100})
+        assert device.read()["neighbours"] == {"111": 40, "222": 0}
+
+    def test_neighbours_at_work_are_not_known_where_nothing_ran(self, gpu) -> None:
+        device = gpu(pids=(os.getpid(), 111), refused="nvmlDeviceGetProcessUtilization")
+        assert device.read()["neighbours"] == {"111": 0}
+
+    def test_in_a_container_nobody_is_taken_for_a_neighbour(self, gpu) -> None:
+        # The driver lists the host's process ids: this process is among them under another one.
+        assert gpu(pids=(111, 222), busy={111: 99}).read()["neighbours"] == {}
+
+    @pytest.mark.parametrize(
+        ("bits", "words"),
+        [
+            (0x0, None),
+            (0x1, None),  # idle
+            (0x4, None),  # at its power cap
+            (0x8, "hardware slowdown"),
+            (0x20, "software thermal"),
+            (0x40, "hardware thermal"),
+            (0x80, "power brake"),
+            (0x8 | 0x40 | 0x4, "hardware slowdown, hardware thermal"),
+        ],
+    )
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_throttling_by_the_drivers_reasons(self, bits: int, words: str | None, when: str) -> None:
+        states = {"before": {}, "after": {}} | {when: {"throttle_reasons": bits, "temperature_c": 88}}
+        reason = GpuTelemetry("GPU-1").disturbance(states["before"], states["after"])
+        assert reason == (words and f"the GPU was throttled ({words}) at 88 °C")
+
+    def test_throttling_between_the_readings(self) -> None:
+        judge = GpuTelemetry("GPU-1").disturbance
+        assert judge({"thermal_violation_ns": 5_000}, {"thermal_violation_ns": 5_000}) is None
+        reason = judge({"thermal_violation_ns": 5_000_000}, {"thermal_violation_ns": 12_000_000})
+        assert reason == "the GPU was thermally throttled for 7 ms"
+
+    @pytest.mark.parametrize(("percent", "disturbed"), [(0, False), (5, False), (6, True), (100, True)])
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_a_busy_neighbour(self, percent: int, disturbed: bool, when: str) -> None:
+        states = {"before": {}, "after": {}} | {when: {"neighbours": {"222": 0, "111": percent}}}
+        reason = GpuTelemetry("GPU-1").disturbance(states["before"], states["after"])
+        assert reason == (f"a busy neighbour: process 111 used {percent} % of this GPU" if disturbed else None)
