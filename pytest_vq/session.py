@@ -94,7 +94,7 @@ class VqSession:
         environment = self.bench.device.environment
         own = Estimates.of(measured.record, environment)
         others = tuple(taken[case.id] for taken in self._other_runs() if case.id in taken)
-        operators = self.bench.profile(case) if self.options.save else {}
+        operators = self.bench.profile(case)[0] if self.options.save else {}
         return Outcome(measured.record, environment, (own, *others), measured.samples_ms, operators)
 
     def judge(self, case: Case, outcome: Outcome, item: pytest.Item) -> Outcome:
@@ -109,7 +109,7 @@ class VqSession:
             outcome = replace(outcome, record=record, estimates=(*outcome.estimates, *again.estimates))
             verdict = self._decide(case, outcome, item)
         outcome = replace(outcome, record=replace(outcome.record, verdict=verdict.status, reason=verdict.reason))
-        return self._explained(case, outcome) if verdict.status is Status.FAIL else outcome
+        return self._explained(case, outcome, verdict) if verdict.status is Status.FAIL else outcome
 
     def fails(self, status: Status | None) -> bool:
         """True where a row of ``status`` fails its test."""
@@ -120,17 +120,21 @@ class VqSession:
             doubtful.add(Status.NO_BASELINE)
         return status is Status.FAIL or (self.options.strict and status in doubtful)
 
-    def _explained(self, case: Case, outcome: Outcome) -> Outcome:
+    def _explained(self, case: Case, outcome: Outcome, verdict: Verdict) -> Outcome:
         """One profiled pass against the baseline's: in the failure's text, and both tables as a file."""
-        from pytest_vq.baseline.explain import explain
+        from pytest_vq.baseline.bounds import MEMORY
+        from pytest_vq.baseline.explain import explain, explain_memory
 
         entry = self.store.entry(outcome.environment.device_slug, case.model.name, outcome.record.setup)
         if entry is None or self.device_lost:  # a lower bound was missed: there is no before
             return outcome
-        now = self.bench.profile(case)
-        tables = {"reason": outcome.record.reason, "before": entry.operators, "now": now}
+        now, stacks = self.bench.profile(case)
+        sentences = explain(entry.operators, now)
+        if any(metric.status is Status.FAIL and metric.metric == MEMORY for metric in verdict.metrics):
+            sentences = [*explain_memory(entry.operators, now), *stacks]
+        tables = {"reason": outcome.record.reason, "before": entry.operators, "now": now, "peak": stacks}
         write_json(self.options.output / "explain" / f"{case.id}.json", tables)
-        return replace(outcome, explanation=tuple(explain(entry.operators, now)))
+        return replace(outcome, explanation=tuple(sentences))
 
     def run_output(self, number: int) -> Path:
         """Where the ``number``-th fresh process of ``--vq-runs`` leaves its results (this process is the first)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pytest_vq.baseline.wording import size
 from pytest_vq.record import Operator
 
 TOP = 5
@@ -26,6 +27,19 @@ def explain(before: Mapping[str, Operator], now: Mapping[str, Operator]) -> list
     now_ms = sum(operator.self_ms for operator in now.values())
     together = f"all operators together: {total_ms:.3g} → {now_ms:.3g} ms; what moved beyond that lies between them"
     return [together, *(_sentence(name, _of(before, name), _of(now, name), total_ms) for name in telling)]
+
+
+def explain_memory(before: Mapping[str, Operator], now: Mapping[str, Operator]) -> list[str]:
+    """Up to five operators that keep more memory than they did, the largest growth first.
+
+    Both tables are of one call.
+    """
+    growth = {name: operator.self_bytes - _of(before, name).self_bytes for name, operator in now.items()}
+    largest = sorted((name for name in growth if growth[name] > 0), key=lambda name: (-growth[name], name))
+    return [
+        f"{name} keeps {size(now[name].self_bytes)} that it allocates, {size(growth[name])} more than in the baseline"
+        for name in largest[:TOP]
+    ]
 
 
 def _of(table: Mapping[str, Operator], name: str) -> Operator:

@@ -18,6 +18,7 @@ from pytest_vq.measure.device import Device, guarded, open_device
 from pytest_vq.measure.device_time import device_time_ms
 from pytest_vq.measure.lock import device_lock
 from pytest_vq.measure.memory import MemoryFigures
+from pytest_vq.measure.peak import peak_stacks
 from pytest_vq.measure.profile import profile_operators
 from pytest_vq.measure.reference import Reference, forward
 from pytest_vq.measure.sampler import Sampled, StopRule, sample
@@ -29,6 +30,7 @@ from pytest_vq.record import Operator, Record, Setup, Timing
 from pytest_vq.spec import FP32, Case, ModelSpec, PrecisionSpec
 
 Result = TypeVar("Result")
+Profile = tuple[Mapping[str, Operator], list[str]]
 _SENTINEL = "sentinel"
 _THROUGHPUT_S = 0.3
 
@@ -69,8 +71,8 @@ class Bench:
         """Measure ``case``. Raises a ``VqError`` that names the pair; the next pair is unharmed by it."""
         return self._alone(case, self._measure)
 
-    def profile(self, case: Case) -> Mapping[str, Operator]:
-        """The operators of one warm request of ``case``, largest first: what a change of its time is explained by."""
+    def profile(self, case: Case) -> Profile:
+        """What one warm request of ``case`` spends its time in, largest first, and who holds its memory at the peak."""
         return self._alone(case, self._profile)
 
     def _alone(self, case: Case, work: Callable[[Case, Reference], Result]) -> Result:
@@ -84,10 +86,11 @@ class Bench:
         finally:
             device.release()
 
-    def _profile(self, case: Case, reference: Reference) -> Mapping[str, Operator]:
+    def _profile(self, case: Case, reference: Reference) -> Profile:
+        device = self.device.torch_device
         _, request = self._place(case, reference)
         request()
-        return profile_operators(request, self.device.torch_device)
+        return profile_operators(request, device), peak_stacks(request, device) if self.device.is_accelerator else []
 
     def time(self, call: Call) -> Timing:
         """Time any callable by the same clock, warm-up, stop rule and memory reset as the pairs."""

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pytest_vq.baseline.explain import TOP, explain
+from pytest_vq.baseline.explain import TOP, explain, explain_memory
 from pytest_vq.record import Operator
 
 
@@ -41,3 +41,16 @@ def test_time_that_no_operator_took_is_said_to_lie_between_them() -> None:
 
 def test_without_a_stored_table_nothing_is_invented() -> None:
     assert explain({}, BEFORE) == ["no operators are stored with this baseline: the next --vq-save stores them"]
+
+
+def test_memory_is_explained_by_the_operators_that_keep_more_of_it() -> None:
+    before = {"aten::empty": Operator(calls=9, self_ms=1.0, self_bytes=4 << 20), "aten::gelu": op(12, 1.0)}
+    now = before | {
+        "aten::empty": Operator(calls=9, self_ms=1.0, self_bytes=5 << 20),
+        "aten::ones": Operator(calls=1, self_ms=0.1, self_bytes=32 << 20),
+    }
+    assert explain_memory(before, now) == [
+        "aten::ones keeps 32.0 MiB that it allocates, 32.0 MiB more than in the baseline",
+        "aten::empty keeps 5.0 MiB that it allocates, 1.0 MiB more than in the baseline",
+    ]
+    assert explain_memory(now, before) == []

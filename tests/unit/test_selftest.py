@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_ab import ENVIRONMENT, RECORD
+
+from pytest_vq import selftest
+from pytest_vq.baseline.store import BaselineStore
+from pytest_vq.cli import main
+from pytest_vq.record import Estimates, Status
+from pytest_vq.report.results import Row
+
+OPTIONS = ("--model", "net", "--baseline", "6", "--runs", "2")
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, ...]]:
+    """Replace pytest: every run measures the same, and finds what its condition says."""
+    taken: list[tuple[str, ...]] = []
+
+    def fake(args, output: Path, name: str, extra: tuple[str, ...]) -> Row:
+        taken.append(extra)
+        estimates = Estimates.of(replace(RECORD, sentinel_ms=1.0 + 0.001 * len(taken)), ENVIRONMENT)
+        if "--vq-save" in extra:
+            BaselineStore(output / "baselines").append("cpu", "CPU", [("net", RECORD.setup, estimates)])
+        verdict = Status.FAIL if any("slow" in word or "alloc" in word for word in extra) else Status.PASS
+        return Row(replace(RECORD, verdict=verdict), ENVIRONMENT, (estimates,))
+
+    monkeypatch.setattr(selftest, "_pytest", fake)
+    monkeypatch.chdir(tmp_path)
+    return taken
+
+
+def test_a_gate_that_is_right(runs: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["selftest", *OPTIONS]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for words in ("unchanged 0 of 2 2 PASS", "5% slower 2 of 2", "32 MiB more 2 of 2", "right every time"):
+        assert words in printed
+    assert "smallest slowdown that latency gates here: " in printed
+    assert len(runs) == 6 + 2 * 4
+    # The kinds take turns: a slow hour of the machine meets them all.
+    assert runs[6:10] == runs[10:14]
+    assert len(set(runs[6:10])) == 4
+
+
+def test_a_gate_that_misses_or_cries_wolf_is_said_to_be_wrong(
+    runs: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    honest = selftest._pytest
+    monkeypatch.setattr(
+        selftest,
+        "_pytest",
+        lambda *a: replace(honest(*a), record=replace(RECORD, verdict=Status.PASS)),
+    )
+    assert main(["selftest", *OPTIONS]) == 1
+    assert "wrong here" in capsys.readouterr().out
+
+
+def test_an_earlier_selftest_is_not_mixed_with_a_new_one(
+    runs: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["selftest", *OPTIONS]) == 0
+    assert main(["selftest", *OPTIONS]) == 1
+    assert "earlier selftest" in capsys.readouterr().err
