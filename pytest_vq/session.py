@@ -84,6 +84,7 @@ class VqSession:
 
     def measure(self, case: Case, item: pytest.Item) -> Outcome:
         """Measure ``case``, here or, where a kernel crashed this process's device, in a fresh process."""
+        self.device_lost = self.device_lost or self.bench.device.is_lost
         if self.device_lost:
             return self._measure_afresh(item)
         try:

@@ -22,6 +22,9 @@ from pytest_vq.measure.memory import AcceleratorMemory, HostMemory, MemoryMeter,
 from pytest_vq.measure.telemetry import GpuTelemetry, HostTelemetry, Telemetry
 from pytest_vq.record import Environment
 
+# The CPU's allocator, the driver and cuBLAS raise plain RuntimeErrors; their wording is all there is to tell them by.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -38,6 +41,17 @@ class Device:
     def is_accelerator(self) -> bool:
         """True where work is asynchronous and memory is the device's own."""
         return self.torch_device.type != "cpu"
+
+    @property
+    def is_lost(self) -> bool:
+        """True where a kernel crashed, whoever launched it: nothing more runs on the device in this process."""
+        if not self.is_accelerator:
+            return False
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError:
+            return True
+        return False
 
     def pin(self) -> None:
         """Set what rows state as facts: FP32 is FP32 (no TF32), and on the CPU the number of threads."""
@@ -106,7 +120,7 @@ def guarded(device: Device, what: str) -> Iterator[None]:
                 f"{what}: out of memory on {device.environment.device_name}: {first_line(error)}. "
                 "Take a smaller batch or model, or free the device for it."
             ) from None
-        if device.is_accelerator and _is_lost():
+        if device.is_lost:
             raise DeviceLostError(
                 f"{what}: a kernel crashed ({first_line(error)}); run it alone with CUDA_LAUNCH_BLOCKING=1 to see "
                 "which. The pairs after it are measured in fresh processes."
@@ -128,13 +142,5 @@ def is_device_trouble(error: BaseException) -> bool:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    # The CPU allocator raises a plain RuntimeError; its wording is all there is to tell it by.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def _is_lost() -> bool:
-    try:
-        torch.cuda.synchronize()
-    except RuntimeError:
-        return True
-    return False
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or any(words in str(error) for words in _OUT_OF_MEMORY)

@@ -396,6 +396,42 @@ class TestModels:
         assert "Take a smaller batch or model" in message
         assert float((project.path / "growth_mib").read_text()) < 128  # of the 256 that its forward held
 
+    def test_after_a_crash_of_the_device_the_next_pair_is_measured_in_a_fresh_process(
+        self, project, rows, study
+    ) -> None:
+        conftest = project.path / "conftest.py"
+        crash = """
+
+        from pytest_vq.errors import DeviceLostError
+
+
+        class Crashing(Net):
+            calls = 0
+
+            def forward(self, images):
+                Crashing.calls += 1
+                if Crashing.calls > 2:  # after its answers were compared, while it is measured
+                    raise DeviceLostError("a kernel crashed")
+                return super().forward(images)
+
+
+        @pytest_vq.register_model("a-net", input_shape=(3, 16, 16), head="head")
+        def build_crashing():
+            return Crashing()
+
+
+        def pytest_collection_modifyitems(items):
+            items.sort(key=lambda item: item.name)
+        """
+        conftest.write_text(conftest.read_text() + dedent(crash))
+        result = self.run(project, "--benchmark-json=out.json", "-v")
+        self.check(result, rows, study, "DeviceLostError", "a kernel crashed", models="a-net-fp32")
+        result.stdout.fnmatch_lines(["*?a-net-fp32? FAILED*", "*?my-net-fp32? PASSED*"])
+        # Its samples come with it, exactly: they are the child's, where the table and the file are ours.
+        (benchmark,) = json.loads((project.path / "out.json").read_text())["benchmarks"]
+        assert len(benchmark["stats"]["data"]) == int(rows()[0]["samples"])
+        assert benchmark["stats"]["median"] == pytest.approx(float(rows()[0]["latency_ms"]) / 1e3, rel=1e-9)
+
     def test_an_unrelated_failure_after_the_measurement_keeps_the_row(self, project, rows, study) -> None:
         project.makepyfile(
             test_my_bench="""

@@ -1,0 +1,497 @@
+"""Measuring on a CUDA device: events, memory, device time, telemetry, the lock, and the way on after an error.
+
+Whole runs are processes of their own: a crashed kernel takes its process's device with it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from pytest_vq.environment import fingerprint, slug
+from pytest_vq.errors import DeviceOutOfMemoryError
+from pytest_vq.measure import device_time
+from pytest_vq.measure.clock import EventClock
+from pytest_vq.measure.device import Device, guarded, open_device
+from pytest_vq.measure.lock import device_lock
+from pytest_vq.measure.memory import AcceleratorMemory
+from pytest_vq.measure.telemetry import GpuTelemetry
+
+pytestmark = pytest.mark.gpu
+MIB = 2**20
+CUDA = torch.device("cuda", 0)
+RUN_TIMEOUT_S = 300
+
+
+def bytes_on_device(mib: int) -> torch.Tensor:
+    return torch.zeros(mib * MIB, dtype=torch.uint8, device=CUDA)
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Device:
+    return open_device(gpu=True, threads=1)
+
+
+@pytest.fixture(autouse=True)
+def own_locks_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+
+
+class TestEvents:
+    CYCLES = 20_000_000  # at least 6.6 ms on any clock up to 3 GHz
+
+    def spin(self) -> None:
+        torch.cuda._sleep(self.CYCLES)
+
+    def test_they_time_what_the_device_does_not_what_the_host_waits_for(self) -> None:
+        clock = EventClock(CUDA)
+        clock.time_ms(self.spin, 2)
+        started = time.perf_counter()
+        self.spin()
+        launched_ms = (time.perf_counter() - started) * 1e3
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        times = clock.time_ms(self.spin, 5)
+        elapsed_ms = (time.perf_counter() - started) * 1e3
+        assert len(times) == 5
+        assert min(times) > 6.6
+        assert launched_ms < min(times) / 2  # the host is long back
+        assert sum(times) <= elapsed_ms * 1.01  # and each interval was waited for
+
+    def test_an_interval_of_several_calls_is_shared_among_them(self) -> None:
+        clock = EventClock(CUDA)
+        calls = []
+
+        def call() -> None:
+            calls.append(1)
+            self.spin()
+
+        alone, together = clock.time_ms(call, 3), clock.time_ms(call, 3, 4)
+        assert len(calls) == 3 + 12
+        assert len(together) == 3
+        assert min(together) > 6.6
+        assert min(together) < 2 * max(alone)
+
+    def test_launches_count_as_a_caller_waits_for_them(self) -> None:
+        tiny = torch.zeros(1, device=CUDA)
+
+        def call() -> None:
+            time.sleep(0.005)
+            tiny.add_(1)
+
+        assert min(EventClock(CUDA).time_ms(call, 3)) >= 4.9
+
+
+class TestDeviceTime:
+    def test_of_a_call_that_waits_for_its_host(self) -> None:
+        tiny = torch.zeros(1, device=CUDA)
+
+        def call() -> None:
+            time.sleep(0.005)
+            tiny.add_(1)
+
+        call()
+        latency_ms = min(EventClock(CUDA).time_ms(call, 5))
+        found = device_time.device_time_ms(call, latency_ms)
+        assert found is not None
+        assert 0 < found < 1 < latency_ms
+
+    def test_of_a_call_that_keeps_the_device_busy(self) -> None:
+        left, right = (torch.randn(4096, 4096, device=CUDA) for _ in range(2))
+
+        def call() -> torch.Tensor:
+            return left @ right
+
+        call()
+        latency_ms = sorted(EventClock(CUDA).time_ms(call, 9))[4]
+        found = device_time.device_time_ms(call, latency_ms)
+        assert found is not None
+        assert 0.5 * latency_ms < found < 1.3 * latency_ms
+
+    def test_of_a_call_that_waits_for_the_device_itself(self) -> None:
+        square = torch.randn(2048, 2048, device=CUDA)
+
+        def call() -> float:
+            return float((square @ square).sum())  # as LLM.int8 does, looking for outliers
+
+        call()
+        assert device_time._blocked_queue_ms(call, 0.02) is None
+        latency_ms = sorted(EventClock(CUDA).time_ms(call, 9))[4]
+        found = device_time.device_time_ms(call, latency_ms)
+        assert found is None or 0 < found < 3 * latency_ms  # None: no profiler here
+
+    def test_a_call_too_long_to_hide_is_not_spun_for(self) -> None:
+        square = torch.randn(2048, 2048, device=CUDA)
+        started = time.perf_counter()
+        found = device_time.device_time_ms(lambda: square @ square, latency_ms=60_000.0)
+        assert time.perf_counter() - started < 60
+        assert found is None or found > 0
+
+
+class TestMemory:
+    def test_figures_are_exact(self) -> None:
+        others = bytes_on_device(32)  # held before: no part of it
+        meter = AcceleratorMemory(CUDA)
+        meter.mark()
+        held = bytes_on_device(64)
+
+        def call() -> torch.Tensor:
+            return bytes_on_device(128) + 1
+
+        figures = meter.measure(call)
+        assert held.numel() + others.numel() == 96 * MIB
+        assert figures.resting_bytes == 64 * MIB
+        assert figures.peak_bytes == (64 + 128 + 128) * MIB
+        assert figures.activation_bytes == 256 * MIB
+        assert figures.reserved_bytes is not None
+        assert figures.reserved_bytes >= figures.peak_bytes
+
+    def test_an_earlier_peak_and_a_first_call_do_not_count(self) -> None:
+        bytes_on_device(1024)
+        sizes = iter((512, 32))
+        meter = AcceleratorMemory(CUDA)
+        meter.mark()
+        figures = meter.measure(lambda: bytes_on_device(next(sizes)))
+        assert figures.resting_bytes == 0
+        assert figures.peak_bytes == 32 * MIB
+
+    def test_workspaces_count_the_same_whatever_ran_before(self) -> None:
+        def figures() -> tuple[int | None, int | None]:
+            meter = AcceleratorMemory(CUDA)
+            meter.mark()
+            square = torch.randn(1024, 1024, device=CUDA)
+            measured = meter.measure(lambda: square @ square)
+            return measured.resting_bytes, measured.peak_bytes
+
+        first = figures()
+        large = torch.randn(4096, 4096, device=CUDA, dtype=torch.float16)
+        large @ large
+        del large
+        assert figures() == first
+
+    def test_an_allocation_that_was_retried_makes_no_peak(self) -> None:
+        meter = AcceleratorMemory(CUDA)
+        meter.mark()
+        total = torch.cuda.get_device_properties(CUDA).total_memory
+        room = torch.cuda.memory_reserved(CUDA) + 512 * MIB
+        torch.cuda.set_per_process_memory_fraction(room / total, CUDA)
+        try:
+
+            def call() -> None:
+                bytes_on_device(300)  # dropped, and cached: what is wanted next fits only once that is given back
+                bytes_on_device(400)
+
+            figures = meter.measure(call)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0, CUDA)
+        assert figures.peak_bytes is None
+        assert figures.resting_bytes == 0
+
+
+class TestTelemetry:
+    def test_the_fingerprint_is_the_drivers(self, gpu: Device) -> None:
+        found = fingerprint(CUDA)
+        assert found.device == "cuda"
+        assert found.device_name == torch.cuda.get_device_name(CUDA)
+        assert found.device_slug == slug(found.device_name)
+        assert found.device_uuid.startswith(("GPU-", "MIG-"))
+        assert found.device_uuid == gpu.environment.device_uuid
+        assert found.versions["cuda"] == torch.version.cuda
+        assert found.versions["driver"][0].isdigit()
+        assert (found.settings["mig"] is not None) == found.device_uuid.startswith("MIG-")
+
+    def test_the_state_is_plain_and_sees_what_is_allocated(self, gpu: Device) -> None:
+        telemetry = GpuTelemetry(gpu.environment.device_uuid)
+        torch.cuda.empty_cache()
+        before = telemetry.read()
+        held = bytes_on_device(1024)
+        after = telemetry.read()
+        assert held.is_cuda
+        json.dumps(after)
+        unsupported = {line.partition(":")[0] for line in after["unsupported"]}
+        expected = {"sm_clock_mhz", "temperature_c", "power_mw", "throttle_reasons", "device_memory_bytes"}
+        assert after.keys() >= expected - unsupported
+        assert "device_memory_bytes" not in unsupported
+        assert after["device_memory_bytes"] - before["device_memory_bytes"] >= 1000 * MIB
+        if "sm_clock_mhz" not in unsupported:
+            assert 100 < after["sm_clock_mhz"] < 5000
+        assert str(os.getpid()) not in after["neighbours"]
+        reason = telemetry.disturbance(before, after)
+        assert reason is None or "GPU" in reason
+
+
+class TestErrors:
+    def test_out_of_memory_leaves_the_device_as_it_was(self, gpu: Device) -> None:
+        gpu.release()
+        before = torch.cuda.memory_allocated(CUDA)
+
+        def forward() -> None:
+            kept = bytes_on_device(1024)
+            torch.empty(2**46, dtype=torch.uint8, device=kept.device)
+
+        words = r"^vit-int8: out of memory on "
+        with pytest.raises(DeviceOutOfMemoryError, match=words) as raised, guarded(gpu, "vit-int8"):
+            forward()
+        assert torch.cuda.memory_allocated(CUDA) == before
+        assert "\n" not in str(raised.value)
+        assert not gpu.is_lost
+        assert float((torch.ones(8, device=CUDA) * 2).sum()) == 16
+
+    def test_an_error_of_the_model_is_none_of_the_device(self, gpu: Device) -> None:
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), guarded(gpu, "vit-int8"):
+            torch.zeros(2, 3, device=CUDA) @ torch.zeros(2, 3, device=CUDA)
+
+    def test_fp32_is_fp32_whatever_was_set_before(self, gpu: Device) -> None:
+        generator = torch.Generator().manual_seed(0)
+        left, right = (torch.randn(512, 512, generator=generator) for _ in range(2))
+        expected = left.double() @ right.double()
+
+        def error() -> float:
+            found = (left.to(CUDA) @ right.to(CUDA)).cpu().double()
+            return float((found - expected).norm() / expected.norm())
+
+        torch.backends.cuda.matmul.allow_tf32 = True
+        with guarded(gpu, "vit-fp32"):
+            pinned = error()
+        assert pinned < 1e-5  # TF32's ten bits give some 3e-4
+
+
+CONFTEST = """
+    from pathlib import Path
+
+    import pytest
+    import torch
+    from torch import nn
+
+    import pytest_vq
+
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 256), nn.GELU(), nn.Linear(256, 256))
+            self.head = nn.Linear(256, 10)
+
+        def forward(self, images):
+            return self.head(self.body(images))
+
+
+    class OutOfMemory(Net):
+        def forward(self, images):
+            if images.is_cuda:
+                kept = torch.zeros(2**32, dtype=torch.uint8, device=images.device)
+                torch.empty(2**46, dtype=torch.uint8, device=kept.device)
+            return super().forward(images)
+
+
+    class Crashing(Net):
+        def forward(self, images):
+            if images.is_cuda:
+                beyond = torch.full((1,), 99, device=images.device)
+                torch.zeros(4, device=images.device)[beyond]
+            return super().forward(images)
+
+
+    def register(name, kind):
+        @pytest_vq.register_model(name, input_shape=(3, 16, 16), head="head")
+        def build():
+            Path(f"built-{name}").touch()
+            return kind()
+
+
+    register("good-net", Net)
+"""
+TEST = """
+    def test_precision(vq_case, vq_bench):
+        vq_bench(vq_case)
+"""
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> pytest.Pytester:
+    """A user's project with ``good-net``."""
+    pytester.makeini("[pytest]\naddopts = -p no:randomly\nvq_budget = 1\n")
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(test_my_bench=TEST)
+    return pytester
+
+
+def add_model(project: pytest.Pytester, name: str, kind: str) -> None:
+    """``name`` is measured before ``good-net``."""
+    conftest = project.path / "conftest.py"
+    head, _, last = conftest.read_text().rpartition('register("good-net", Net)')
+    conftest.write_text(f'{head}register("{name}", {kind})\nregister("good-net", Net){last}')
+
+
+def run(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    return project.runpytest_subprocess("--gpu", *arguments, timeout=RUN_TIMEOUT_S)
+
+
+def rows(project: pytest.Pytester) -> list[dict[str, str]]:
+    with (project.path / "vq-results" / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def study(project: pytest.Pytester) -> dict:
+    return json.loads((project.path / "vq-results" / "study.json").read_text())
+
+
+class TestRuns:
+    def test_every_figure_of_a_pair(self, project, gpu: Device) -> None:
+        result = run(project, "--vq-models=vit-digits", "-v")
+        assert result.ret == 0, result.outlines
+        found = {row["precision"]: row for row in rows(project)}
+        assert list(found) == ["fp32", "fp16", "int8", "int4"]
+        for precision, row in found.items():
+            assert row["device"] == gpu.environment.device_name
+            assert float(row["latency_ms"]) > 0
+            assert float(row["throughput_ips"]) > 0
+            assert float(row["accuracy"]) > 0.9
+            assert 0 < int(row["resting_memory_bytes"]) < int(row["peak_memory_bytes"])
+            assert int(row["peak_memory_bytes"]) <= int(row["reserved_memory_bytes"])
+            assert int(row["device_memory_bytes"]) > 0
+            assert (row["sqnr_db"] == "") == (precision == "fp32")
+            if precision in {"fp32", "fp16"}:  # int8 waits for the device inside: profiled, or not told at all
+                assert float(row["device_time_ms"]) > 0
+            if row["device_time_ms"]:
+                bound = float(row["latency_ms"]) > 1.1 * float(row["device_time_ms"])
+                assert row["launch_bound"] == str(bound).lower()
+            else:
+                assert row["launch_bound"] == ""
+        for record in study(project)["records"]:
+            assert record["setup"]["threads"] is None
+            assert record["setup"]["tf32"] is False
+            assert {"before", "after"} <= record["telemetry"].keys()
+        (environment,) = study(project)["environments"]
+        assert environment["device_uuid"] == gpu.environment.device_uuid
+
+    def test_memory_is_the_same_in_another_process_and_another_order(self, project) -> None:
+        def peaks(*arguments: str) -> dict[str, str]:
+            result = run(project, "--vq-gate=off", *arguments)
+            assert result.ret == 0, result.outlines
+            return {row["precision"]: row["peak_memory_bytes"] for row in rows(project)}
+
+        everything = peaks()
+        assert set(everything) == {"fp32", "fp16", "int8", "int4"}
+        assert peaks("--vq-precisions=int8") == {"int8": everything["int8"]}
+
+    def test_out_of_memory_costs_its_own_pairs_only(self, project) -> None:
+        add_model(project, "oom-net", "OutOfMemory")
+        project.makepyfile(
+            test_z_after="""
+            import torch
+
+            def test_memory_was_given_back():
+                assert torch.cuda.memory_allocated() < 2**30  # of the 4 GiB that each of those forwards held
+            """
+        )
+        result = run(project, "--vq-precisions=fp32,fp16")
+        result.assert_outcomes(failed=2, passed=3)
+        assert result.ret == 1
+        assert [(row["model"], row["precision"]) for row in rows(project)] == [
+            ("good-net", "fp32"),
+            ("good-net", "fp16"),
+        ]
+        assert all(int(row["peak_memory_bytes"]) < 2**28 for row in rows(project))
+        failures = study(project)["failures"]
+        assert [failure["id"] for failure in failures] == ["oom-net-fp32", "oom-net-fp16"]
+        for failure in failures:
+            assert failure["error"] == "DeviceOutOfMemoryError"
+            assert "out of memory on" in failure["message"]
+            assert "Take a smaller batch or model" in failure["message"]
+        result.stdout.fnmatch_lines(["ERROR oom-net-fp32: DeviceOutOfMemoryError: oom-net-fp32: out of memory on *"])
+
+    def test_after_a_crashed_kernel_the_other_pairs_are_measured_in_fresh_processes(self, project) -> None:
+        add_model(project, "crash-net", "Crashing")
+        result = run(
+            project, "--vq-precisions=fp32,int8", "--deselect=test_my_bench.py::test_precision[crash-net-int8]"
+        )
+        result.assert_outcomes(failed=1, passed=2, deselected=1)
+        assert result.ret == 1
+        (failure,) = study(project)["failures"]
+        assert failure["id"] == "crash-net-fp32"
+        assert failure["error"] == "DeviceLostError"
+        assert "a kernel crashed" in failure["message"]
+        assert "CUDA_LAUNCH_BLOCKING=1" in failure["message"]
+        found = rows(project)
+        assert [(row["model"], row["precision"]) for row in found] == [("good-net", "fp32"), ("good-net", "int8")]
+        for row in found:
+            assert float(row["latency_ms"]) > 0
+            assert int(row["peak_memory_bytes"]) > 0
+            assert row["verdict"] == "NO_BASELINE"
+        assert study(project)["complete"] is True
+
+    def test_a_device_that_a_test_of_the_users_lost_is_not_held_against_the_next_pair(self, project) -> None:
+        project.makepyfile(
+            test_a_timer="""
+            import torch
+
+            def test_timed(gpu_timer):
+                values, beyond = torch.zeros(4, device="cuda"), torch.full((1,), 99, device="cuda")
+                gpu_timer(lambda: values[beyond])
+            """
+        )
+        result = run(project, "--vq-precisions=fp32", "test_a_timer.py", "test_my_bench.py")
+        result.assert_outcomes(failed=1, passed=1)
+        result.stdout.fnmatch_lines(["*gpu_timer: a kernel crashed*"])
+        assert [row["model"] for row in rows(project)] == ["good-net"]
+        assert study(project)["failures"] == []
+
+    def test_any_callable_can_be_timed(self, project) -> None:
+        project.makepyfile(
+            test_my_op="""
+            import torch
+
+            def test_my_op(gpu_timer):
+                square = torch.randn(2048, 2048, device="cuda")
+                timing = gpu_timer(torch.mm, square, square)
+                assert timing.latency_low_ms <= timing.latency_ms <= timing.latency_high_ms
+                assert 0 < timing.latency_ms < 1000
+                assert len(timing.samples_ms) >= 6
+                assert timing.stop_reason in {"interval", "budget"}
+                # The product, and the workspace of cuBLAS: no more than tens of MiB.
+                assert 16 * 2**20 <= timing.peak_memory_bytes < 256 * 2**20
+            """
+        )
+        run(project, "test_my_op.py").assert_outcomes(passed=1)
+
+    def test_it_waits_for_whoever_measures_on_the_device(self, project, gpu: Device) -> None:
+        command = [sys.executable, "-m", "pytest", "--gpu", "--vq-precisions=fp32", "--vq-gate=off"]
+        with Path("out").open("wb") as out, device_lock(gpu.environment.device_uuid):
+            process = subprocess.Popen(
+                command, cwd=project.path, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+            )
+            try:
+                deadline = time.monotonic() + RUN_TIMEOUT_S
+                while not Path("built-good-net").exists():  # all it can do without the device
+                    assert process.poll() is None, Path("out").read_text()
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+                time.sleep(3)
+                assert process.poll() is None, Path("out").read_text()
+                assert rows(project) == []
+            except BaseException:
+                process.kill()
+                raise
+        try:
+            assert process.wait(RUN_TIMEOUT_S) == 0, Path("out").read_text()
+        finally:
+            process.kill()
+            process.wait()
+        assert [row["model"] for row in rows(project)] == ["good-net"]
