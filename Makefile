@@ -25,8 +25,9 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-overhead: $(STAMP)  ## what the plugin adds to a pytest run that does not use it, and to collecting the suite
+overhead: $(STAMP)  ## what the plugin adds to a pytest run and to collecting, and the sampler to a bare loop
 	$(BIN)/python tools/overhead.py
+	$(BIN)/python tools/sampler_overhead.py
 
 clean:  ## remove the environment, results and caches; baselines stay
 	rm -rf $(VENV) vq-results gpu-results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks .coverage

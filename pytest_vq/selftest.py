@@ -50,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", default="int8", help="the one that is made worse; default int8")
     parser.add_argument("--baseline", type=int, default=15, metavar="N", help="processes in the baseline; default 15")
     parser.add_argument("--runs", type=int, default=10, metavar="N", help="comparisons of each kind; default 10")
-    parser.add_argument("--slowdowns", default="0.05,0.10", metavar="F[,F]", help="fractions; default 0.05,0.10")
+    parser.add_argument(
+        "--slowdowns", type=float, nargs="*", default=[0.05, 0.10], metavar="FRACTION", help="default 0.05 0.10"
+    )
     parser.add_argument(
         "--allocation", type=int, default=32, metavar="MIB", help="extra memory; default 32, 0 for none"
     )
@@ -85,9 +87,9 @@ def run_selftest(args: argparse.Namespace) -> tuple[str, int]:
 def _conditions(args: argparse.Namespace) -> list[Condition]:
     provoke = ("-p", "pytest_vq.provoke")
     conditions = [Condition("unchanged", (), should_fail=False)]
-    for text in args.slowdowns.split(","):
-        slowdown = f"--provoke-slowdown={args.precision}={float(text)}"
-        conditions.append(Condition(f"{float(text):.0%} slower", (*provoke, slowdown), should_fail=True))
+    for fraction in args.slowdowns:
+        slowdown = f"--provoke-slowdown={args.precision}={fraction}"
+        conditions.append(Condition(f"{fraction:.0%} slower", (*provoke, slowdown), should_fail=True))
     if args.allocation:
         allocation = f"--provoke-allocation={args.precision}={args.allocation}"
         conditions.append(Condition(f"{args.allocation} MiB more", (*provoke, allocation), should_fail=True))

@@ -87,9 +87,7 @@ class Bench:
             device.release()
 
     def _profile(self, case: Case, reference: Reference) -> Profile:
-        device = self.device.torch_device
-        _, request = self._place(case, reference)
-        request()
+        device, request = self.device.torch_device, self._warm_request(case, reference)
         return profile_operators(request, device), peak_stacks(request, device) if self.device.is_accelerator else []
 
     def time(self, call: Call) -> Timing:
@@ -97,17 +95,12 @@ class Bench:
         device = self.device
         with device_lock(device.environment.device_uuid), guarded(device, "gpu_timer"):
             device.memory.mark()
+            call()
             memory = device.memory.measure(call)
             samples = sample({"call": call}, "call", device.clock, self._stop_rule()).samples["call"]
         latency = Estimate.of(samples.times_ms)
-        return Timing(
-            latency_ms=latency.value,
-            latency_low_ms=latency.low,
-            latency_high_ms=latency.high,
-            samples_ms=samples.times_ms,
-            peak_memory_bytes=memory.peak_bytes,
-            stop_reason=samples.stop_reason,
-        )
+        peak_bytes, why = memory.peak_bytes, samples.stop_reason
+        return Timing(latency.value, latency.low, latency.high, samples.times_ms, peak_bytes, why)
 
     def _stop_rule(self) -> StopRule:
         budget_s = self._options.budget_s
@@ -128,6 +121,8 @@ class Bench:
         converted, request = self._place(case, reference)
         self._same_bytes.check(case.model.name, case.precision.name, converted.fingerprint)
         answers = self._answers(case, reference, converted)
+        if reference.labelled:  # so far it answered other images than the request whose memory is meant
+            request()
         memory = self.device.memory.measure(request)
         if case.is_reference:
             fp32_peak_bytes = self._fp32_peak_bytes[case.model.name, case.batch] = memory.peak_bytes
@@ -161,12 +156,17 @@ class Bench:
         images = example_inputs(case.model, case.batch).to(device, converted.dtype)
         return converted, partial(converted.module, images)
 
+    def _warm_request(self, case: Case, reference: Reference) -> Call:
+        _, request = self._place(case, reference)
+        request()
+        return request
+
     def _reference_peak_bytes(self, case: Case, reference: Reference) -> int | None:
         """FP32's peak, for ``memory_reduction``: taken once, alone on the device, whatever the order of the tests."""
         key = (case.model.name, case.batch)
         if key not in self._fp32_peak_bytes:
             self.device.memory.mark()
-            _, request = self._place(_fp32_of(case), reference)
+            request = self._warm_request(_fp32_of(case), reference)
             self._fp32_peak_bytes[key] = self.device.memory.measure(request).peak_bytes
         return self._fp32_peak_bytes[key]
 
@@ -193,7 +193,7 @@ class Bench:
 
     def _fp32_request(self, case: Case, reference: Reference) -> Call:
         if self.device.is_accelerator:
-            return self._place(_fp32_of(case), reference)[1]
+            return self._warm_request(_fp32_of(case), reference)
         return partial(reference.source, example_inputs(case.model, case.batch))  # already where it must be: no copy
 
     def _throughput_ips(self, case: Case, request: Call, sampled: Sampled) -> float:

@@ -44,7 +44,7 @@ class MemoryMeter(Protocol):
         ...
 
     def measure(self, call: Call) -> MemoryFigures:
-        """The figures of one warm ``call``; everything it returns is dropped."""
+        """The figures of one ``call``, which has run before; everything it returns is dropped."""
         ...
 
 
@@ -67,7 +67,6 @@ class AcceleratorMemory:
 
     def measure(self, call: Call) -> MemoryFigures:
         """See ``MemoryMeter.measure``. An allocation that had to be retried makes the peak invalid."""
-        call()
         release_accelerator()
         torch.cuda.reset_peak_memory_stats(self._device)
         troubles = self._troubles()
@@ -111,7 +110,6 @@ class HostMemory:
 
     def measure(self, call: Call) -> MemoryFigures:
         """See ``MemoryMeter.measure``. Where the kernel does not let the mark be reset, there is no peak."""
-        call()
         _return_free_memory()
         resting = _status_bytes("VmRSS")
         try:
