@@ -196,6 +196,8 @@ class RunHooks:
             self._stop(error)
         if outcome is not None:
             self._progress.finish(outcome.record)
+        elif hasattr(report, "vq_failure") and report.when != "teardown":
+            self._progress.fail()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:

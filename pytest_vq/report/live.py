@@ -39,6 +39,10 @@ class Progress:
         else:
             terminal.write(f"\n{line}", flush=True)
 
+    def fail(self) -> None:
+        """A pair ended without a row; pytest's own letter says so."""
+        self._done += 1
+
     @property
     def speaks(self) -> bool:
         """True where this class tells of every pair, and pytest's own dots would only be in the way."""

@@ -225,4 +225,5 @@ def test_a_hanging_forward_is_failed_by_timeout_and_the_next_pair_is_measured(pr
     assert failure["id"] == "a-hanging-net-fp32"
     assert "Timeout" in failure["message"]
     assert study()["complete"] is True
+    result.stdout.fnmatch_lines(["?2/2? my-net-fp32 *"])
     result.stdout.fnmatch_lines(["ERROR a-hanging-net-fp32: *Timeout*", "FAILED *a-hanging-net-fp32*Timeout*"])

@@ -281,6 +281,14 @@ class TestLive:
         line.finish(record("vit", "fp32"))
         assert writer.text == "\n[1] vit-fp32  12.35 ms"
 
+    def test_a_pair_that_failed_is_one_less_to_do(self, progress) -> None:
+        line, writer, _ = progress(2)
+        line.start("test.py::test[vit-fp32]")
+        line.fail()
+        line.start("test.py::test[vit-fp16]")
+        line.finish(record("vit", "fp16"))
+        assert writer.text == "\n[2/2] vit-fp16  12.35 ms  1.50x  38.0 dB"
+
     @pytest.mark.parametrize("verbosity", [-1, 1])
     def test_quiet_or_verbose_there_is_none(self, progress, verbosity: int) -> None:
         line, writer, _ = progress(1, verbosity=verbosity)
