@@ -84,7 +84,8 @@ def _cpu_info() -> dict[str, str]:
 
 def _machine_id() -> str:
     path = Path("/etc/machine-id")
-    return path.read_text().strip() if path.is_file() else platform.node()
+    machine = path.read_text().strip() if path.is_file() else ""
+    return machine or platform.node()  # images of containers leave it empty
 
 
 def _describe_gpu(device: torch.device) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tabulate import tabulate
 
 from pytest_vq.record import Record
 from pytest_vq.report.results import Results, read_results
+from pytest_vq.report.text import figure
 
 PUBLISHED = Path(__file__).parent.parent / "docs" / "study.csv"
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
@@ -64,9 +65,9 @@ def _ratio(row: Mapping[str, str], precision: str) -> str:
 
 def _ours(record: Record) -> str:
     if record.precision == "fp32" or record.speedup is None:
-        return f"{record.latency_ms:.4g}"
+        return figure(record.latency_ms)
     interval = "" if record.speedup_low is None else f", {record.speedup_low:.2f}-{record.speedup_high:.2f}"
-    return f"{record.latency_ms:.4g} ({record.speedup:.2f}x{interval})"
+    return f"{figure(record.latency_ms)} ({record.speedup:.2f}x{interval})"
 
 
 def _size_cells(row: Mapping[str, str], records: Mapping[tuple[str, str], Record]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from pytest_vq.measure.clock import Call
 from pytest_vq.measure.device import Device, guarded, open_device
 from pytest_vq.measure.device_time import device_time_ms
 from pytest_vq.measure.lock import device_lock
-from pytest_vq.measure.memory import MemoryFigures
+from pytest_vq.measure.memory import set_living_aside
 from pytest_vq.measure.peak import peak_stacks
 from pytest_vq.measure.profile import profile_operators
 from pytest_vq.measure.reference import Reference, forward
@@ -64,6 +65,7 @@ class Bench:
     def release(self) -> None:
         """Let go of the model that is kept for the next precision, and of the device's memory."""
         self._reference = None
+        gc.unfreeze()
         if self._device is not None:
             self._device.release()
 
@@ -79,6 +81,7 @@ class Bench:
         """Do ``work`` with the device to itself; the FP32 source is built before others are made to wait."""
         device = self.device
         with guarded(device, case.id):
+            self._warm_scheme(case.precision)
             reference = self._reference_of(case.model)
         try:
             with device_lock(device.environment.device_uuid), guarded(device, case.id), torch.inference_mode():
@@ -109,13 +112,12 @@ class Bench:
     def _reference_of(self, model: ModelSpec) -> Reference:
         if self._reference is None or self._reference.model != model:
             self._reference = None  # before the next is built: two giants may not fit
+            set_living_aside()
             self._reference = Reference.of(model, self._options.weights)
         return self._reference
 
     def _measure(self, case: Case, reference: Reference) -> Measured:
-        # Before the mark, so that neither the reference's forward nor a library's first use counts as the candidate's.
-        self._warm_scheme(case.precision)
-        reference.answer(case.batch)
+        reference.answer(case.batch)  # before the mark: its forward must not count as the candidate's
         fp32_peak_bytes = None if case.is_reference else self._reference_peak_bytes(case, reference)
         self.device.memory.mark()
         converted, request = self._place(case, reference)
@@ -133,7 +135,7 @@ class Bench:
             **self._identity(case, reference, converted),
             **times.columns(),
             **answers,
-            **_memory_columns(memory, fp32_peak_bytes, self.device.memory.resolution_bytes),
+            **memory.columns(fp32_peak_bytes, self.device.memory.resolution_bytes),
             device_memory_bytes=before.get("device_memory_bytes"),
             disturbance=self.device.telemetry.disturbance(before, after),
             telemetry={"before": before, "after": after},
@@ -141,13 +143,17 @@ class Bench:
         return Measured(record, times.samples.times_ms)
 
     def _warm_scheme(self, scheme: PrecisionSpec) -> None:
-        """Use a scheme once on a small layer: libraries load code and take workspaces at their first call."""
+        """Use a scheme once on a small layer: libraries load code and take workspaces at their first call.
+
+        Done before any memory is marked, or that would count as the first candidate's.
+        """
         if scheme.name in self._warm_schemes:
             return
         small = nn.Sequential(nn.Conv2d(3, 64, 8, 8), nn.Flatten(2), nn.Linear(64, 64), nn.LayerNorm(64)).eval()
         converted = convert(small, scheme, device=self.device.torch_device, heads=())
         converted.module(torch.randn(1, 3, 64, 64).to(self.device.torch_device, converted.dtype))
         self._warm_schemes.add(scheme.name)
+        set_living_aside()
 
     def _place(self, case: Case, reference: Reference) -> tuple[Converted, Call]:
         """The model of ``case`` on the device, and a request to it."""
@@ -234,15 +240,3 @@ class Bench:
 
 def _fp32_of(case: Case) -> Case:
     return Case(case.model, precision.get(FP32), case.batch)
-
-
-def _memory_columns(memory: MemoryFigures, fp32_peak_bytes: int | None, resolution_bytes: int) -> dict[str, Any]:
-    peak = memory.peak_bytes
-    comparable = peak is not None and fp32_peak_bytes is not None and fp32_peak_bytes >= 4 * resolution_bytes
-    return {
-        "resting_memory_bytes": memory.resting_bytes,
-        "peak_memory_bytes": peak,
-        "activation_memory_bytes": memory.activation_bytes,
-        "reserved_memory_bytes": memory.reserved_bytes,
-        "memory_reduction": 1 - (peak or 0) / (fp32_peak_bytes or 1) if comparable else None,
-    }

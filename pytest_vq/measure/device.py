@@ -12,6 +12,7 @@ import torch
 
 from pytest_vq.environment import fingerprint
 from pytest_vq.errors import (
+    BuildError,
     DeviceLostError,
     DeviceOutOfMemoryError,
     DeviceUnavailableError,
@@ -112,12 +113,13 @@ def guarded(device: Device, what: str) -> Iterator[None]:
         yield
     except Exception as error:
         traceback.clear_frames(error.__traceback__)
-        if isinstance(error, VqError):
+        origin = error.__cause__ if isinstance(error, BuildError) and error.__cause__ else error
+        if isinstance(error, VqError) and not _is_out_of_memory(origin):
             raise
-        if _is_out_of_memory(error):
+        if _is_out_of_memory(origin):
             device.release()
             raise DeviceOutOfMemoryError(
-                f"{what}: out of memory on {device.environment.device_name}: {first_line(error)}. "
+                f"{what}: out of memory on {device.environment.device_name}: {first_line(origin)}. "
                 "Take a smaller batch or model, or free the device for it."
             ) from None
         if device.is_lost:

@@ -145,11 +145,9 @@ def quiet_collector() -> Iterator[None]:
     """Keep the garbage collector out of the timed region; always restored."""
     was_enabled = gc.isenabled()
     gc.collect()
-    gc.freeze()
     gc.disable()
     try:
         yield
     finally:
-        gc.unfreeze()
         if was_enabled:
             gc.enable()

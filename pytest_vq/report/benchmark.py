@@ -12,6 +12,7 @@ import pytest
 
 from pytest_vq.errors import ResultsError
 from pytest_vq.record import Record
+from pytest_vq.report.files import replace_file
 from pytest_vq.report.results import TABLE
 
 FILE = "benchmark.json"
@@ -94,6 +95,6 @@ def write_benchmark_json(
         "version": __version__,
     }
     try:
-        path.write_text(json.dumps(document, indent=4) + "\n")
+        replace_file(path, (json.dumps(document, indent=4) + "\n").encode())
     except OSError as error:
         raise ResultsError(f"cannot write {path}: {error.strerror or error}; {TABLE} beside it is complete") from error
