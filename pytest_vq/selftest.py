@@ -75,12 +75,17 @@ def run_selftest(args: argparse.Namespace) -> tuple[str, int]:
         _pytest(args, output, f"baseline-{number}", ("--vq-save", "--vq-gate=off"))
     conditions = _conditions(args)
     found: dict[str, list[Row]] = {condition.name: [] for condition in conditions}
-    for number in range(1, args.runs + 1):
-        for condition in conditions:
-            row = _pytest(args, output, f"{condition.name.replace(' ', '-')}-{number}", condition.arguments)
-            found[condition.name].append(row)
-            _say(f"run {number} of {args.runs}, {condition.name}: {row.record.verdict} {row.record.reason}")
-            write_json(output / "selftest.json", {name: [r.record for r in rows] for name, rows in found.items()})
+    try:
+        for number in range(1, args.runs + 1):
+            for condition in conditions:
+                row = _pytest(args, output, f"{condition.name.replace(' ', '-')}-{number}", condition.arguments)
+                found[condition.name].append(row)
+                _say(f"run {number} of {args.runs}, {condition.name}: {row.record.verdict} {row.record.reason}")
+                write_json(output / "selftest.json", {name: [r.record for r in rows] for name, rows in found.items()})
+    except KeyboardInterrupt:
+        if not all(found.values()):
+            raise
+        _say("interrupted: this is of the runs so far")
     return _report(args, output, conditions, found, time.monotonic() - started_s)
 
 
@@ -122,11 +127,11 @@ def _report(
     rows, is_wrong = [], False
     for condition in conditions:
         verdicts = Counter(row.record.verdict for row in found[condition.name])
-        failed = verdicts[_FOUND]
-        is_wrong |= failed > 0 if not condition.should_fail else failed < args.runs
+        failed, runs = verdicts[_FOUND], len(found[condition.name])
+        is_wrong |= failed > 0 if not condition.should_fail else failed < runs
         others = ", ".join(f"{count} {status}" for status, count in sorted(verdicts.items()) if status is not _FOUND)
-        processes = sum(len(row.estimates) for row in found[condition.name]) / args.runs
-        rows.append([condition.name, f"{failed} of {args.runs}", others, f"{processes:.1f}"])
+        processes = sum(len(row.estimates) for row in found[condition.name]) / runs
+        rows.append([condition.name, f"{failed} of {runs}", others, f"{processes:.1f}"])
     text = table(rows, ["runs", "FAIL", "others", "processes each"])
     smallest = "\n".join(_detectable(args, output, found["unchanged"]))
     head = f"{args.model} {args.precision}, {args.baseline} baseline processes, {elapsed_s / 60:.0f} min"

@@ -58,6 +58,23 @@ def test_a_gate_that_misses_or_cries_wolf_is_said_to_be_wrong(
     assert "wrong here" in capsys.readouterr().out
 
 
+def test_what_was_found_before_an_interruption_is_reported(
+    runs: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    honest = selftest._pytest
+
+    def interrupted(*given: object) -> Row:
+        if len(runs) == 6 + 4 + 1:
+            raise KeyboardInterrupt
+        return honest(*given)
+
+    monkeypatch.setattr(selftest, "_pytest", interrupted)
+    assert main(["selftest", *OPTIONS]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "unchanged 0 of 2 2 PASS" in printed
+    assert "5% slower 1 of 1" in printed
+
+
 def test_an_earlier_selftest_is_not_mixed_with_a_new_one(
     runs: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
