@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 
@@ -24,6 +25,7 @@ def profile_operators(call: Call, device: torch.device) -> Mapping[str, Operator
     on_cpu = device.type == "cpu"
     if not on_cpu:
         activities.append(ProfilerActivity.CUDA)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler's own steps stand in every failure's stderr
     calls, started_s = 0, time.monotonic()
     with profile(activities=activities, profile_memory=True) as profiler:
         while calls == 0 or (calls < _MOST_CALLS and time.monotonic() - started_s < _ENOUGH_S):
