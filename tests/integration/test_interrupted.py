@@ -39,7 +39,13 @@ def cut_short(project: pytest.Pytester):
         command = [sys.executable, "-m", "pytest", "--vq-precisions=fp32,fp16", "--vq-budget=0.1", "-v", *arguments]
         with Path("out").open("wb") as out:
             process = subprocess.Popen(
-                command, cwd=project.path, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+                command,
+                cwd=project.path,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                # A shell starts what it puts into the background with SIGINT ignored, and children inherit that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
             try:
                 deadline = time.monotonic() + TIMEOUT_S
