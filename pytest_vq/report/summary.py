@@ -34,7 +34,7 @@ def write_summary(terminal: pytest.TerminalReporter, run: Run) -> None:
         threads = f", {first.setup.threads} thread(s)" if first.setup.threads else ""
         terminal.line(
             f"{environment.device_name}, torch {environment.versions.get('torch')}{threads}, "
-            f"{first.setup.protocol} protocol, {first.setup.weights} weights"
+            f"{first.setup.protocol} protocol, {' and '.join(sorted({r.setup.weights for r in records}))} weights"
         )
         terminal.line(table(records))
     for line, colour in reasons(records):
