@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +11,11 @@ from pathlib import Path
 
 from pytest_vq import catalog
 from pytest_vq.baseline.paired import MIN_ROUNDS, Sides, decide_paired
-from pytest_vq.errors import MeasurementError, ResultsError, VqError
+from pytest_vq.child import run_child
+from pytest_vq.errors import ResultsError, VqError
 from pytest_vq.precision import precisions
 from pytest_vq.record import Record, Status
-from pytest_vq.report.results import Results, Row, read_results
+from pytest_vq.report.results import Results, Row
 from pytest_vq.report.summary import reasons, table
 
 _OWN = ("--vq-gate=off", "--vq-runs=1", "-o", "vq_save=false")
@@ -112,15 +112,4 @@ def _python(path: Path) -> Path:
 
 def _measure(side: Side, output: Path, pytest_args: Sequence[str]) -> Results:
     command = [str(side.python), "-m", "pytest", *pytest_args, *_OWN, f"--vq-output={output}"]
-    output.mkdir(parents=True, exist_ok=True)
-    log = output / "pytest.log"
-    with log.open("wb") as file:
-        run = subprocess.run(
-            command, cwd=side.root, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, check=False
-        )
-    if run.returncode != 0:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise MeasurementError(
-            f"side {side.name.upper()} ended with exit code {run.returncode}; {log} ends with:\n{tail}"
-        )
-    return read_results(output)
+    return run_child(command, who=f"side {side.name.upper()}", cwd=side.root, output=output)

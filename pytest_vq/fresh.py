@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -12,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from pytest_vq.child import run_child
 from pytest_vq.errors import MeasurementError
 from pytest_vq.options import Options
 from pytest_vq.report import benchmark
-from pytest_vq.report.results import Results, read_results
+from pytest_vq.report.results import Results
 from pytest_vq.session import Outcome
 
 _FOREIGN = ("PYTEST_", "COV_CORE_", "COVERAGE_")  # what this process's plugins set for themselves
@@ -38,23 +38,13 @@ def run_afresh(config: pytest.Config, options: Options, targets: Sequence[str], 
 
     Raises ``MeasurementError`` with the end of that output where a pair could not be measured.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    log = output / "pytest.log"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-    with log.open("wb") as file:
-        run = subprocess.run(
-            _command(config, options, targets, output),
-            cwd=config.invocation_params.dir,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    if run.returncode != pytest.ExitCode.OK:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise MeasurementError(f"a fresh process ended with exit code {run.returncode}:\n{tail}")
-    return read_results(output)
+    return run_child(
+        _command(config, options, targets, output),
+        who="a fresh process",
+        cwd=config.invocation_params.dir,
+        output=output,
+        environment={name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)},
+    )
 
 
 def _samples_ms(output: Path) -> tuple[float, ...]:

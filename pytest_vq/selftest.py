@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -20,10 +19,11 @@ from pathlib import Path
 from pytest_vq.baseline.decide import decide
 from pytest_vq.baseline.stats import learn_noise
 from pytest_vq.baseline.store import BaselineStore
+from pytest_vq.child import run_child
 from pytest_vq.errors import MeasurementError, ResultsError
 from pytest_vq.record import Status
 from pytest_vq.report.files import write_json
-from pytest_vq.report.results import Row, read_results
+from pytest_vq.report.results import Row
 from pytest_vq.report.text import table
 from pytest_vq.verdict import Tolerances
 
@@ -108,10 +108,9 @@ def _pytest(args: argparse.Namespace, output: Path, name: str, extra: Sequence[s
     command += [f"--vq-budget={args.budget}"] if args.budget else []
     command += ["--gpu"] if args.gpu else []
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
-    results.mkdir(parents=True, exist_ok=True)
-    with (results / "pytest.log").open("wb") as log:
-        run = subprocess.run(command, cwd=output, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
-    rows = read_results(results).rows if run.returncode in (0, 1) else ()
+    rows = run_child(
+        command, who="a run of the selftest", cwd=output, output=results, environment=environment, accepted=(0, 1)
+    ).rows
     if len(rows) != 1:
         raise MeasurementError(f"a run of the selftest measured nothing; see {results / 'pytest.log'}")
     return rows[0]

@@ -34,15 +34,16 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"record", "errors", "precision.precisions"},
     # pytest's side knows the whole house, and the house does not know pytest's side.
     "session": {"spec", "record", "verdict", "errors", "options", "measure", "baseline", "report", "fresh"},
-    "fresh": {"record", "errors", "options", "report", "session"},
+    "child": {"errors", "report"},
+    "fresh": {"child", "record", "errors", "options", "report", "session"},
     "run": {"record", "errors", "report", "session", "fresh"},
     "fixtures": {"spec", "record", "errors", "report", "session"},
     "hooks": {"spec", "errors", "catalog", "precision", "measure", "report", "session", "run"},
     "plugin": {"errors", "options", "hooks", "fixtures", "session"},
     "cli": {"__init__", "errors", "catalog", "ab", "cli_baselines", "selftest", "report"},
-    "selftest": {"record", "verdict", "errors", "baseline", "report"},
+    "selftest": {"child", "record", "verdict", "errors", "baseline", "report"},
     "provoke": {"spec", "measure"},
-    "ab": {"record", "errors", "catalog", "precision.precisions", "baseline", "report"},
+    "ab": {"child", "record", "errors", "catalog", "precision.precisions", "baseline", "report"},
     "cli_baselines": {"record", "errors", "baseline", "report"},
 }
 # Only these may import pytest: everything else can be used, and tested, without it.
