@@ -31,11 +31,12 @@ def memory(
 
 
 def _memory_tolerance(setup: Setup, recent: Sequence[int], marked: float | None, policy: Policy) -> tuple[float, float]:
-    """``(relative, at least bytes)``."""
+    """``(relative, at least bytes)``. A marker cannot make a CPU's figures finer than they are."""
+    if setup.threads is not None:
+        relative = policy.cpu_memory_relative if marked is None else marked
+        return relative, policy.cpu_memory_minimum_bytes
     if marked is not None:
         return marked, 0.0
-    if setup.threads is not None:
-        return policy.cpu_memory_relative, policy.cpu_memory_minimum_bytes
     if len(set(recent)) < len(recent):
         return 0.0, policy.memory_repeat_bytes
     return policy.memory_relative, policy.memory_minimum_bytes

@@ -130,13 +130,17 @@ class HostMemory:
     def measure(self, call: Call) -> MemoryFigures:
         """See ``MemoryMeter.measure``. Where the kernel does not let the mark be reset, there is no peak."""
         _return_free_memory()
-        resting = _status_bytes("VmRSS")
+        resting = self._growth("VmRSS")
         try:
             _CLEAR_REFS.write_text(_RESET_HIGH_WATER_MARK)
         except OSError:
-            return MemoryFigures(resting - self._before_bytes, None, None)
+            return MemoryFigures(resting, None, None)
         call()
-        return MemoryFigures(resting - self._before_bytes, _status_bytes("VmHWM") - self._before_bytes, None)
+        return MemoryFigures(resting, self._growth("VmHWM"), None)
+
+    def _growth(self, field: str) -> int:
+        """Never below zero: what the process itself gave back since the mark is not the model's."""
+        return max(0, _status_bytes(field) - self._before_bytes)
 
 
 def _return_free_memory() -> None:

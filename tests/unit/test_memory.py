@@ -64,6 +64,16 @@ def test_one_call_is_measured_and_not_the_one_before(meter) -> None:
     assert figures.peak_bytes is None or figures.peak_bytes < 32 * MIB + SLACK
 
 
+def test_what_the_process_gave_back_meanwhile_is_no_negative_growth(meter) -> None:
+    ballast = filled(128)
+    meter.mark()
+    assert ballast.numel()
+    del ballast
+    figures = meter.measure(lambda: None)
+    assert figures.resting_bytes == 0
+    assert figures.peak_bytes in (0, None)
+
+
 def test_what_a_call_returns_is_dropped(meter) -> None:
     meter.mark()
     meter.measure(lambda: filled(128))
