@@ -116,7 +116,7 @@ class Record:
     speedup: float | None
     speedup_low: float | None
     speedup_high: float | None
-    sentinel_ms: float | None  # the fixed reference workload interleaved with this pair (its 10 % quantile)
+    sentinel_ms: float | None  # the fixed reference workload interleaved with this pair (its 25 % quantile)
     resting_memory_bytes: int | None
     peak_memory_bytes: int | None
     activation_memory_bytes: int | None

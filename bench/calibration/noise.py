@@ -7,10 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .suite import Array
+from .suite import Array, Observed
 
 FRESH = 3
 Draw = Callable[[np.random.Generator, tuple[int, int, int], float], Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How the machine's own pace varies, in sigmas; every pair follows it by a share of its own."""
+
+    step: float = 0.0  # of a random walk from one process to the next
+    jump: float = 0.0  # independent from process to process
+    error: float | None = None  # the sentinel's; None where nothing sees the pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +29,26 @@ class Scenario:
     name: str
     sigma: float
     draw: Draw
+    pace: Pace = Pace()
 
-    def sample(self, rng: np.random.Generator, suites: int, pairs: int, baseline: int) -> tuple[Array, Array]:
-        """``(baseline, fresh)`` processes of unchanged pairs."""
-        values = self.draw(rng, (suites, pairs, baseline + FRESH), self.sigma)
-        return values[:, :, :baseline], values[:, :, baseline:]
+    def sample(
+        self, rng: np.random.Generator, suites: int, pairs: int, baseline: int, shares: tuple[float, float]
+    ) -> tuple[Observed, Observed]:
+        """``(baseline, fresh)`` processes of unchanged pairs, which follow the pace by ``shares`` (uniform)."""
+        shape = suites, pairs, baseline + FRESH
+        values = self.draw(rng, shape, self.sigma)
+        machine, pace = (suites, 1, baseline + FRESH), self.pace
+        sentinel: Array = np.zeros(machine)
+        if pace.step or pace.jump:
+            walk = np.cumsum(rng.standard_normal(machine) * pace.step, axis=2)
+            moves = (walk + rng.standard_normal(machine) * pace.jump) * self.sigma
+            values = values + rng.uniform(*shares, (suites, pairs, 1)) * moves
+            if pace.error is not None:
+                sentinel = moves + rng.standard_normal(machine) * pace.error * self.sigma
+        return (
+            Observed(values[:, :, :baseline], sentinel[:, :, :baseline]),
+            Observed(values[:, :, baseline:], sentinel[:, :, baseline:]),
+        )
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, int, int], sigma: float) -> Array:
@@ -59,17 +83,6 @@ def common(rng: np.random.Generator, shape: tuple[int, int, int], sigma: float) 
     return (rng.standard_normal(shape) + shared) * (sigma / 2**0.5)
 
 
-def drifting(rng: np.random.Generator, shape: tuple[int, int, int], sigma: float) -> Array:
-    """The machine's speed wanders from process to process (a random walk of 0.3 sigma a step), seen by nothing."""
-    walk = np.cumsum(rng.standard_normal((shape[0], 1, shape[2])) * 0.3 * sigma, axis=2)
-    return normal(rng, shape, sigma) + walk
-
-
-def watched(rng: np.random.Generator, shape: tuple[int, int, int], sigma: float) -> Array:
-    """The same, divided by a sentinel: what is left of the machine is the sentinel's own error, shared by all pairs."""
-    return normal(rng, shape, sigma) - rng.standard_normal((shape[0], 1, shape[2])) * 0.3 * sigma
-
-
 def sampled(rng: np.random.Generator, shape: tuple[int, int, int], sigma: float) -> Array:
     """The 10 % quantile of 40 samples each: skewed (exponential, mean 3 %), autocorrelated (0.6), plus ``sigma``."""
     samples = np.empty((40, *shape), dtype=np.float32)
@@ -86,15 +99,16 @@ SCENARIOS = (
     *(Scenario("normal", sigma, normal) for sigma in (0.002, 0.005, 0.01, 0.02)),
     Scenario("autocorrelated samples", 0.01, sampled),
     *(
-        Scenario(name, sigma, draw)
-        for name, draw in (
-            ("unequal pairs", unequal),
-            ("wild pairs", wild),
-            ("heavy tails", heavy),
-            ("disturbed processes", disturbed),
-            ("common shocks", common),
-            ("drift", watched),
-            ("drift, no sentinel", drifting),
+        Scenario(name, sigma, draw, pace)
+        for name, draw, pace in (
+            ("unequal pairs", unequal, Pace()),
+            ("wild pairs", wild, Pace()),
+            ("heavy tails", heavy, Pace()),
+            ("disturbed processes", disturbed, Pace()),
+            ("common shocks", common, Pace()),
+            ("pace", normal, Pace(jump=2.0, error=0.5)),
+            ("drift", normal, Pace(step=0.3, error=0.3)),
+            ("drift, no sentinel", normal, Pace(step=0.3)),
         )
         for sigma in (0.01, 0.02)
     ),

@@ -17,9 +17,11 @@ unchanged pairs. *+5 %, +10 %*: a true slowdown of every pair; in brackets, pair
 Noise: `normal`; `autocorrelated samples` (10 % quantiles of 40 skewed samples each); `unequal pairs` (sigma differs
 by a factor of 5 between pairs); `wild pairs` (one in twenty is 8 times as noisy); `heavy tails` (t with 4 degrees of
 freedom); `disturbed processes` (3 % of all are slowed by 8 % on average); `common shocks` (half of the variance is
-shared by all pairs of a process); `drift` (the machine wanders, by a random walk of 0.3 sigma from one process to the
-next; time is divided by a sentinel that sees it with an error of 0.3 sigma); `drift, no sentinel` (the same walk,
-undivided, in both metrics: what an unpaired figure without a sentinel is exposed to).
+shared by all pairs of a process). In the last three the machine's own pace varies on top of sigma, and every pair
+follows it by a share of its own, 0.3 to 1 of it in time and -0.3 to 0.3 in speedup: `pace` (by 2 sigma from process to
+process; the sentinel sees it with an error of 0.5 sigma); `drift` (a random walk of 0.3 sigma from one process to the
+next; an error of 0.3 sigma); `drift, no sentinel` (the same walk, seen by nothing). That a sentinel far from its usual
+time makes a row INCONCLUSIVE is left out here.
 
 | noise between processes | sigma | baseline processes | suites with a false FAIL | on one look | PASS | processes | \
 FAIL at +5 % | FAIL at +10 % | PASS at +5 % |
@@ -29,12 +31,13 @@ ESTIMATES = """
 ## Which estimate is steady
 
 Standard deviation between processes (of logs) of one process's estimate: absolute time, then time relative to FP32's
-in the same process. The gate takes the 10 % quantile, over the sentinel's where that is the steadier of the two in the
-device's own baselines, and the recorded speedup.
+in the same process. *Given the sentinel*: what a regression on the sentinel's time leaves, as the gate fits it
+(`pytest_vq/baseline/covariance.py`). The gate takes the 10 % quantile and the median of adjacent ratios, each given the
+sentinel where there is one.
 
-| recording | median | 10 % quantile | minimum | 10 % quantile over sentinel | ratio of medians | median of adjacent \
-ratios | ratio of 10 % quantiles |
-|---|---|---|---|---|---|---|---|"""
+| recording | median | 10 % quantile | minimum | 10 % quantile given the sentinel | ratio of medians | median of \
+adjacent ratios | the same given the sentinel | ratio of 10 % quantiles |
+|---|---|---|---|---|---|---|---|---|"""
 
 REPLAYS = """
 ## Recorded processes

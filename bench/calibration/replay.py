@@ -15,6 +15,7 @@ import numpy as np
 from pytest_vq.baseline.decide import decide
 from pytest_vq.baseline.stats import learn_noise
 from pytest_vq.measure.interval import median_interval
+from pytest_vq.measure.timing import SENTINEL_QUANTILE
 from pytest_vq.record import Anchor, Entry, Estimates, Setup, Status
 from pytest_vq.verdict import Tolerances
 
@@ -62,7 +63,7 @@ def _process(samples_ns: dict[str, list[int]]) -> Process:
     times = {name: np.asarray(values) / 1e6 for name, values in samples_ns.items()}
     sentinel = times.pop("sentinel", None)
     named = {name if "/" in name else f"deit-tiny/{name}": values for name, values in times.items()}
-    return Process(named, None if sentinel is None else float(np.quantile(sentinel, 0.1)))
+    return Process(named, None if sentinel is None else float(np.quantile(sentinel, SENTINEL_QUANTILE)))
 
 
 def estimates(process: Process, workload: str, factor: float = 1.0) -> Estimates:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
+from pytest_vq.baseline.covariance import Moments, Slope
 from pytest_vq.baseline.decide import decide
-from pytest_vq.baseline.policy import DEFAULT
+from pytest_vq.baseline.policy import DEFAULT, SlopePrior
 from pytest_vq.baseline.stats import learn_noise
 from pytest_vq.record import Status
 from pytest_vq.verdict import Tolerances
@@ -18,11 +21,12 @@ from . import prose
 from .noise import SCENARIOS, Scenario
 from .replay import Recording, entry_of, estimates, recordings, replay
 from .rivals import Rule, available
-from .suite import Outcome, decide_suites
+from .suite import Array, Measured, Outcome, decide_suites
 
 PAIRS, FP32 = 64, 16  # FP32's own rows have no speedup
 SUITES, CHANGED_SUITES, DRAWS = 4000, 300, 200
 BASELINES = (5, 15)
+TIME_SHARES, RATIO_SHARES = (0.3, 1.0), (-0.3, 0.3)  # of the machine's pace that a pair follows; as seen on a CPU
 
 
 def document(scale: float = 1.0) -> str:
@@ -50,9 +54,13 @@ def simulate(scenario: Scenario, baseline: int, slowdown: float, suites: int, se
     rng = np.random.default_rng(seed)
     every, paired = np.ones(PAIRS, dtype=bool), np.arange(PAIRS) >= FP32
     metrics = []
-    for tolerance, has in ((DEFAULT.latency_tolerance, every), (DEFAULT.speedup_tolerance, paired)):
-        before, fresh = scenario.sample(rng, suites, PAIRS, baseline)
-        metrics.append((before, fresh + np.log1p(slowdown), tolerance, has))
+    for tolerance, slope, has, shares in (
+        (DEFAULT.latency_tolerance, DEFAULT.latency_slope, every, TIME_SHARES),
+        (DEFAULT.speedup_tolerance, DEFAULT.speedup_slope, paired, RATIO_SHARES),
+    ):
+        before, fresh = scenario.sample(rng, suites, PAIRS, baseline, shares)
+        slower = replace(fresh, values=fresh.values + np.log1p(slowdown))
+        metrics.append(Measured(before, slower, tolerance, slope, has))
     return decide_suites(metrics, PAIRS)
 
 
@@ -116,20 +124,29 @@ def _steadiness() -> Iterator[str]:
         for workload in (w for w in recording.workloads if not w.endswith("/fp32")):
             times = np.array([p.samples[workload] for p in recording.processes])
             partner = np.array([p.samples[workload.split("/")[0] + "/fp32"] for p in recording.processes])
-            sentinel = np.array([p.sentinel_ms or np.nan for p in recording.processes])
             median, low = np.median(times, axis=1), np.quantile(times, 0.1, axis=1)
             figures = (
                 median,
                 low,
                 times.min(axis=1),
-                low / sentinel,
                 median / np.median(partner, axis=1),
                 np.median(times / partner, axis=1),
                 low / np.quantile(partner, 0.1, axis=1),
             )
-            spreads = (float(np.log(figure).std(ddof=1)) for figure in figures)
-            cells = ["" if np.isnan(spread) else _percent(spread) for spread in spreads]
+            adjacent = figures[4]
+            cells = [_percent(float(np.log(figure).std(ddof=1))) for figure in figures]
+            cells.insert(3, _given_sentinel(low, recording, DEFAULT.latency_slope))
+            cells.insert(6, _given_sentinel(adjacent, recording, DEFAULT.speedup_slope))
             yield _row([f"{recording.name}: {workload}", *cells])
+
+
+def _given_sentinel(figures: Array, recording: Recording, prior: SlopePrior) -> str:
+    sentinels = [p.sentinel_ms for p in recording.processes if p.sentinel_ms]
+    if len(sentinels) < len(figures):
+        return ""
+    moments = Moments.of([list(zip(np.log(figures).tolist(), np.log(sentinels).tolist(), strict=True))])
+    squares, df = Slope.fit(moments, prior).residual(moments)
+    return _percent(math.sqrt(squares / df))
 
 
 def _rivals(scale: float) -> Iterator[str]:

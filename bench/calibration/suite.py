@@ -6,17 +6,50 @@ this to `decide` case by case.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pytest_vq.baseline import stats
-from pytest_vq.baseline.policy import DEFAULT, Policy
+from pytest_vq.baseline.covariance import Moments, Slope
+from pytest_vq.baseline.policy import DEFAULT, Policy, SlopePrior
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 ANCHOR = 5  # processes that the store lets an anchor grow to
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Processes of suites: logs of one metric, and of the sentinel's time, ``(suites, 1, processes)``; 0 for none."""
+
+    values: Array
+    sentinel: Array
+
+    def first(self, processes: int) -> Observed:
+        """The first so many processes."""
+        return Observed(self.values[:, :, :processes], self.sentinel[:, :, :processes])
+
+    def moments(self) -> Moments:
+        """Around every pair's own mean."""
+        y, x = (a - a.mean(axis=2, keepdims=True) for a in (self.values, self.sentinel))
+        own = np.broadcast_to((x**2).sum(axis=2), y.shape[:2])
+        return Moments((y**2).sum(axis=2), (y * x).sum(axis=2), own, y.shape[2] - 1.0)
+
+    def __len__(self) -> int:
+        return int(self.values.shape[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One timed metric of suites; ``has`` says which pairs have it."""
+
+    baseline: Observed
+    fresh: Observed
+    tolerance: float
+    slope: SlopePrior
+    has: Flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,34 +75,44 @@ class Outcome:
     fails_at_once: Flags  # on the first process alone
 
 
-def pools(baseline: Array, policy: Policy = DEFAULT) -> tuple[Array, Array]:
+def pools(metric: Measured, policy: Policy = DEFAULT) -> tuple[Array, Array]:
     """Every suite's prior, ``(df, variance)`` of shape ``(suites, 1)``, learnt from its baselines."""
-    suites, _, n = baseline.shape
-    variances = baseline.var(axis=2, ddof=1)
-    dfs = np.full(baseline.shape[1], n - 1.0)
-    priors = [stats.fit_prior(variances[s], dfs, policy) for s in range(suites)]  # type: ignore[arg-type]
+    moments = metric.baseline.moments()
+    squares, df = Slope.fit(moments, metric.slope, policy).residual(moments)
+    squares, dfs = squares[:, metric.has], np.broadcast_to(df, squares.shape)[:, metric.has]
+    priors = [stats.fit_prior(s / d, d, policy) for s, d in zip(squares, dfs, strict=True)]
     return np.array([[p.df] for p in priors]), np.array([[p.variance] for p in priors])
 
 
-def look(
-    baseline: Array, fresh: Array, prior: tuple[Array, Array], tolerance: float, comparisons: int, policy: Policy
-) -> Look:
-    """One metric of every pair, after the processes in ``fresh``."""
-    n, m = baseline.shape[2], fresh.shape[2]
-    squares = baseline.var(axis=2) * n + fresh.var(axis=2) * m
-    variance, df = stats.moderate(squares, n + m - 2.0, prior[0], prior[1], policy)
+def look(metric: Measured, m: int, prior: tuple[Array, Array], comparisons: int, policy: Policy) -> Look:
+    """One metric of every pair, after ``m`` fresh processes."""
+    fresh, tolerance = metric.fresh.first(m), metric.tolerance
+    before, after = metric.baseline.moments(), fresh.moments()
+    moments = Moments(*(getattr(before, f.name) + getattr(after, f.name) for f in fields(Moments)))
+    slope = Slope.fit(moments, metric.slope, policy)
+    variance, df = stats.moderate(*slope.residual(moments), *prior, policy)
     alphas = policy.fail_error(comparisons, m), policy.pass_error_per_look()
     resolution = max(policy.resolution, tolerance)
     judged = []
-    for reference in (baseline, baseline[:, :, :ANCHOR]) if n > ANCHOR else (baseline,):
-        base, k = reference.mean(axis=2), reference.shape[2]
-        effect = fresh.mean(axis=2) - base
-        error = np.sqrt(variance * (1 / k + 1 / m))
-        least, most = fresh.min(axis=2) - base, fresh.max(axis=2) - base
+    n = len(metric.baseline)
+    for reference in (metric.baseline, metric.baseline.first(ANCHOR)) if n > ANCHOR else (metric.baseline,):
+        base, pace, k = reference.values.mean(axis=2), reference.sentinel.mean(axis=2), len(reference)
+        effects = fresh.values - base[:, :, None] - slope.value[:, :, None] * (fresh.sentinel - pace[:, :, None])
+        fixed = (fresh.sentinel.mean(axis=2) - pace) ** 2 * slope.variance(variance)
+        error, last = (np.sqrt(variance * (1 / k + 1 / each) + fixed) for each in (m, policy.max_looks))
+        effect = effects.mean(axis=2)
         judgement = stats.judge(
-            effect, least, most, error, np.sqrt(variance), df, tolerance, resolution, alphas, policy
+            effect,
+            effects.min(axis=2),
+            effects.max(axis=2),
+            error,
+            np.sqrt(variance),
+            df,
+            tolerance,
+            resolution,
+            alphas,
+            policy,
         )
-        last = np.sqrt(variance * (1 / k + 1 / policy.max_looks))
         reach = last * stats.quantile(1 - alphas[1], df) < np.log1p(resolution)
         judged.append((judgement, reach, effect >= np.log1p(tolerance)))
     return _settled(judged)
@@ -87,17 +130,15 @@ def _settled(judged: list[tuple[stats.Judgement, Flags, Flags]]) -> Look:
     return Look(fails, settled, fails | undecided)
 
 
-def decide_suites(
-    metrics: list[tuple[Array, Array, float, Flags]], comparisons: int, policy: Policy = DEFAULT
-) -> Outcome:
-    """All looks at suites of pairs. ``metrics``: baseline, three fresh processes, tolerance, and whose it is."""
-    priors = [pools(baseline[:, has], policy) for baseline, _, _, has in metrics]
+def decide_suites(metrics: list[Measured], comparisons: int, policy: Policy = DEFAULT) -> Outcome:
+    """All looks at suites of pairs, each with three fresh processes."""
+    priors = [pools(metric, policy) for metric in metrics]
     looks = []
     for m in range(1, policy.max_looks + 1):
         together: Look | None = None
-        for (baseline, fresh, tolerance, has), prior in zip(metrics, priors, strict=True):
-            one = look(baseline, fresh[:, :, :m], prior, tolerance, comparisons, policy)
-            one = Look(one.fails & has, one.passes | ~has, one.open & has)
+        for metric, prior in zip(metrics, priors, strict=True):
+            one = look(metric, m, prior, comparisons, policy)
+            one = Look(one.fails & metric.has, one.passes | ~metric.has, one.open & metric.has)
             together = one if together is None else together | one
         assert together is not None
         looks.append(together)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pytest_vq.baseline import stats
-from pytest_vq.baseline.policy import Policy
+from pytest_vq.baseline.covariance import Moments, Pair, Slope
+from pytest_vq.baseline.policy import Policy, SlopePrior
 from pytest_vq.baseline.stats import Noise, Prior
 from pytest_vq.baseline.wording import count, interval, percent, plain_percent
 from pytest_vq.record import Entry, Estimates, Status
@@ -44,15 +45,22 @@ class Metric:
     shown: Callable[[float], str]
     tolerance: float | None  # the marker's
     tolerances: tuple[float, float]  # calibrated, uncalibrated
+    slope: SlopePrior  # of the figure on the sentinel
+    sentinel: Callable[[Estimates], float] | None = None  # log of its time; None where it says nothing here
     note: str = ""  # on the change, for a reader
+
+    def pairs(self, processes: Sequence[Estimates]) -> list[Pair]:
+        """Every process's figure and sentinel, in logs."""
+        return [(self.log(p), self.sentinel(p) if self.sentinel else 0.0) for p in processes]
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
     """How precisely a comparison is made, and by which limits."""
 
-    variance: float  # between processes, of logs
+    variance: float  # between processes, of logs, given the sentinel
     df: float
+    slope: Slope
     within: float  # variance that the processes' own intervals add, where only those are known
     alphas: tuple[float, float]
     tolerance: float
@@ -83,15 +91,15 @@ def compare(
     case: Case, metric: Metric, recent: Sequence[Estimates], reference: Sequence[Estimates], label: str = ""
 ) -> Comparison:
     """The fresh processes against ``reference``, with the noise that the ``recent`` processes show."""
-    policy = case.policy
-    fresh = [metric.log(c) for c in case.candidates]
-    known = [metric.log(p) for p in reference]
-    base, effects = sum(known) / len(known), (min(fresh), sum(fresh) / len(fresh), max(fresh))
-    least, effect, most = (value - base for value in effects)
-    scale = _scale(case, metric, recent, reference)
-    error = math.sqrt(scale.variance * (1 / len(known) + 1 / len(fresh)) + scale.within)
+    policy, scale = case.policy, _scale(case, metric, recent, reference)
+    fresh, known = metric.pairs(case.candidates), metric.pairs(reference)
+    base, pace = _mean(known)
+    effects = [y - base - scale.slope.value * (x - pace) for y, x in fresh]
+    effect, moved = sum(effects) / len(effects), _mean(fresh)[1] - pace
+    fixed = scale.within + moved**2 * scale.slope.variance(scale.variance)
+    error = math.sqrt(scale.variance * (1 / len(known) + 1 / len(fresh)) + fixed)
     limits = scale.tolerance, scale.resolution, scale.alphas, policy
-    last = math.sqrt(scale.variance * (1 / len(known) + 1 / policy.max_looks) + scale.within)
+    last = math.sqrt(scale.variance * (1 / len(known) + 1 / policy.max_looks) + fixed)
     reach = last * float(stats.quantile(1 - scale.alphas[1], scale.df))
     return Comparison(
         metric=metric,
@@ -100,9 +108,14 @@ def compare(
         scale=scale,
         effect=effect,
         error=error,
-        judgement=stats.judge(effect, least, most, error, math.sqrt(scale.variance), scale.df, *limits),
+        judgement=stats.judge(effect, min(effects), max(effects), error, math.sqrt(scale.variance), scale.df, *limits),
         can_settle=reach < math.log1p(scale.resolution),
     )
+
+
+def _mean(pairs: Sequence[Pair]) -> Pair:
+    figures, sentinels = zip(*pairs, strict=True)
+    return sum(figures) / len(pairs), sum(sentinels) / len(pairs)
 
 
 def _scale(case: Case, metric: Metric, recent: Sequence[Estimates], reference: Sequence[Estimates]) -> Scale:
@@ -113,17 +126,18 @@ def _scale(case: Case, metric: Metric, recent: Sequence[Estimates], reference: S
     if tolerance is None:
         tolerance = metric.tolerances[0 if calibrated else 1]
     resolution = max(policy.resolution, tolerance)
-    groups = [[metric.log(p) for p in recent], [metric.log(c) for c in case.candidates]]
+    moments = Moments.of([metric.pairs(recent), metric.pairs(case.candidates)])
+    slope = Slope.fit(moments, metric.slope, policy)
     if calibrated:
-        weak = Prior(policy.default_prior_df, policy.default_prior_sigma**2, 0)
-        variance, df = moderated(prior or weak, groups, policy)
+        within, known = 0.0, prior or Prior(policy.default_prior_df, policy.default_prior_sigma**2, 0)
         alphas = policy.fail_error(case.comparisons, len(case.candidates)), policy.pass_error_per_look()
-        return Scale(variance, df, 0.0, alphas, tolerance, resolution, calibrated)
-    typical = max(policy.uncalibrated_sigma**2, prior.variance if prior else 0.0)
-    variance, df = moderated(Prior(policy.default_prior_df, typical, 0), groups, policy)
-    within = _within(metric, reference) + _within(metric, case.candidates)
-    alphas = policy.uncalibrated_error, policy.uncalibrated_error
-    return Scale(variance, df, within, alphas, tolerance, resolution, calibrated)
+    else:
+        within = _within(metric, reference) + _within(metric, case.candidates)
+        typical = max(policy.uncalibrated_sigma**2, prior.variance if prior else 0.0)
+        known = Prior(policy.default_prior_df, typical, 0)
+        alphas = policy.uncalibrated_error, policy.uncalibrated_error
+    variance, df = stats.moderate(*slope.residual(moments), known.df, known.variance, policy)
+    return Scale(float(variance), float(df), slope, within, alphas, tolerance, resolution, calibrated)
 
 
 def moderated(prior: Prior, groups: Sequence[Sequence[float]], policy: Policy) -> tuple[float, float]:

@@ -6,6 +6,14 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class SlopePrior:
+    """What is known beforehand of the share of the sentinel's changes that a figure follows."""
+
+    mean: float
+    sd: float
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """The gate's constants; fractions are relative changes. ``docs/calibration.md`` has the simulations behind them."""
 
@@ -43,6 +51,11 @@ class Policy:
     min_pool_pairs: int = 3
     max_prior_df_per_pair: float = 3.0  # k pairs cannot prove that all sigmas are equal
     outlier_p: float = 0.01  # a pair whose own variance is this unlikely under the prior is judged on its own
+
+    # The share of the sentinel's changes that a time follows: none or all of it are one sd away. A paired ratio should
+    # follow none; on a shared CPU it followed -0.3 ... 0.2.
+    latency_slope: SlopePrior = SlopePrior(0.5, 0.5)
+    speedup_slope: SlopePrior = SlopePrior(0.0, 0.25)
 
     # The sentinel: a move that is unlikely and worth the name sends absolute time to INCONCLUSIVE.
     drift_p: float = 0.001

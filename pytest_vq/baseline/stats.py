@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from pytest_vq.baseline.policy import DEFAULT, Policy
+from pytest_vq.baseline.covariance import Moments, Pair, Slope
+from pytest_vq.baseline.policy import DEFAULT, Policy, SlopePrior
 from pytest_vq.record import Entry, Estimates
 
 LATENCY, LATENCY_FP32, SPEEDUP, SENTINEL = "latency", "latency of fp32", "speedup", "sentinel"
-PER_SENTINEL = " per sentinel"
+GIVEN_SENTINEL = " given the sentinel"
+_FLAT = SlopePrior(0.0, 1.0)  # of what follows nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,12 @@ def learn_noise(entries: Iterable[tuple[str, Entry]] | Iterable[Entry], policy: 
     ``entries`` are all baselines of one device. Kinds with fewer than ``policy.min_pool_pairs`` replicated pairs are
     left out (their pairs are then judged on their own, or as uncalibrated).
     """
-    found: dict[str, list[tuple[float, int]]] = {}
+    found: dict[str, list[tuple[float, float]]] = {}
     for item in entries:
         entry = item if isinstance(item, Entry) else item[1]
-        for kind, values in _replicates(entry):
-            squares, df = scatter(values)
+        for kind, groups, prior in _replicates(entry, policy):
+            moments = Moments.of(groups)
+            squares, df = Slope.fit(moments, prior, policy).residual(moments)
             if df > 0:
                 found.setdefault(kind, []).append((squares / df, df))
     priors = {}
@@ -75,23 +78,40 @@ def learn_noise(entries: Iterable[tuple[str, Entry]] | Iterable[Entry], policy: 
     return Noise(MappingProxyType(priors))
 
 
-def _replicates(entry: Entry) -> Iterable[tuple[str, list[list[float]]]]:
-    """Kind -> logs of the entry's processes, grouped by what makes them replicates of each other."""
+def _replicates(entry: Entry, policy: Policy) -> Iterable[tuple[str, list[list[Pair]], SlopePrior]]:
+    """Kind -> figures and sentinels of the entry's processes, in groups of replicates; and how they may hang together.
+
+    Replicates ran on one device; where the sentinel matters, also with one version of what fixes it. Without it, its
+    logarithm counts as 0.
+    """
     timed = [p for p in entry.processes if p.latency_low_ms is not None]
     kind = LATENCY_FP32 if entry.setup.precision == "fp32" else LATENCY
-    yield kind, _grouped([(p.device_uuid, math.log(steady_ms(p))) for p in timed])
-    paired = [(p, p.sentinel_ms) for p in timed if p.sentinel_ms is not None]
-    by_torch = [((p.device_uuid, p.versions.get("torch")), p, sentinel) for p, sentinel in paired]
-    yield kind + PER_SENTINEL, _grouped([(k, math.log(steady_ms(p) / s)) for k, p, s in by_torch])
-    yield SENTINEL, _grouped([(k, math.log(s)) for k, _, s in by_torch])
+    times = [(p, math.log(steady_ms(p))) for p in timed]
+    yield from _with_and_without_sentinel(kind, times, policy.latency_slope)
+    yield SENTINEL, _grouped((fixes_sentinel(p), math.log(p.sentinel_ms), 0.0) for p in timed if p.sentinel_ms), _FLAT
     if entry.setup.precision != "fp32":
-        yield SPEEDUP, [[-math.log(p.speedup) for p in entry.processes if p.speedup and p.speedup_low is not None]]
+        ratios = [(p, -math.log(p.speedup)) for p in entry.processes if p.speedup and p.speedup_low is not None]
+        yield from _with_and_without_sentinel(SPEEDUP, ratios, policy.speedup_slope)
 
 
-def _grouped(keyed: list[tuple[Any, float]]) -> list[list[float]]:
-    groups: dict[Any, list[float]] = {}
-    for key, value in keyed:
-        groups.setdefault(key, []).append(value)
+def _with_and_without_sentinel(
+    kind: str, figures: list[tuple[Estimates, float]], prior: SlopePrior
+) -> Iterable[tuple[str, list[list[Pair]], SlopePrior]]:
+    devices = kind != SPEEDUP  # two cards differ in their times, not in their ratios
+    yield kind, _grouped((p.device_uuid if devices else None, y, 0.0) for p, y in figures), prior
+    known = [(p, y, math.log(p.sentinel_ms)) for p, y in figures if p.sentinel_ms]
+    yield kind + GIVEN_SENTINEL, _grouped((fixes_sentinel(p), y, x) for p, y, x in known), prior
+
+
+def fixes_sentinel(estimates: Estimates) -> tuple[str | None, ...]:
+    """What the sentinel's time depends on besides the machine's pace."""
+    return (estimates.device_uuid, *(estimates.versions.get(name) for name in ("torch", "pytest-vq")))
+
+
+def _grouped(keyed: Iterable[tuple[Any, float, float]]) -> list[list[Pair]]:
+    groups: dict[Any, list[Pair]] = {}
+    for key, figure, sentinel in keyed:
+        groups.setdefault(key, []).append((figure, sentinel))
     return list(groups.values())
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pytest_vq.baseline import stats
-from pytest_vq.baseline.compare import Case, Metric, compare, moderated, settle
+from pytest_vq.baseline.compare import Case, Comparison, Metric, compare, moderated, settle
 from pytest_vq.baseline.stats import Prior
-from pytest_vq.baseline.wording import milliseconds, percent, same_torch, times
+from pytest_vq.baseline.wording import milliseconds, percent, times
 from pytest_vq.record import Estimates, Status
 from pytest_vq.verdict import MetricVerdict
 
@@ -34,11 +34,7 @@ def latency(case: Case) -> Found:
     )
     if not recent:
         return _inconclusive(LATENCY, f"the baseline has {TOO_FEW}")
-    comparisons = [compare(case, _absolute(case, recent), recent, recent)]
-    if anchor and anchor != recent:
-        metric = _absolute(case, (*recent, *anchor))
-        comparisons.append(compare(case, metric, recent, anchor, "anchor "))
-    verdict, again = settle(case, comparisons)
+    verdict, again = settle(case, _compared(case, _absolute(case), recent, anchor))
     return _doubted(case, verdict, again, recent, seen)
 
 
@@ -46,30 +42,39 @@ def _has_interval(estimates: Estimates) -> bool:
     return estimates.latency_low_ms is not None and estimates.latency_high_ms is not None
 
 
-def _absolute(case: Case, baseline: Sequence[Estimates]) -> Metric:
-    """Absolute time; relative to the sentinel where all have it, one torch ran it, and it steadies the figure."""
-    everyone = (*case.candidates, *baseline)
-    kind = stats.LATENCY_FP32 if case.entry.setup.precision == "fp32" else stats.LATENCY
-    raw, paired = case.noise.prior(kind), case.noise.prior(kind + stats.PER_SENTINEL)
-    plain = Metric(
+def _absolute(case: Case) -> Metric:
+    return Metric(
         name=LATENCY,
-        kind=kind,
+        kind=stats.LATENCY_FP32 if case.entry.setup.precision == "fp32" else stats.LATENCY,
         log=lambda p: math.log(stats.steady_ms(p)),
         half_width=lambda p: math.log((p.latency_high_ms or p.latency_ms) / (p.latency_low_ms or p.latency_ms)) / 2,
         natural=lambda group: math.exp(sum(math.log(stats.steady_ms(p)) for p in group) / len(group)),
         shown=milliseconds,
         tolerance=case.tolerances.latency_tolerance,
         tolerances=(case.policy.latency_tolerance, case.policy.uncalibrated_latency_tolerance),
+        slope=case.policy.latency_slope,
     )
-    steadies = raw is None or paired is None or paired.variance <= raw.variance
-    if not steadies or any(p.sentinel_ms is None for p in everyone) or not same_torch(everyone):
-        return plain
-    return replace(
-        plain,
-        kind=kind + stats.PER_SENTINEL,
-        log=lambda p: math.log(stats.steady_ms(p) / (p.sentinel_ms or 1.0)),
-        note=" relative to the sentinel",
-    )
+
+
+def _compared(case: Case, metric: Metric, recent: Sequence[Estimates], anchor: Sequence[Estimates]) -> list[Comparison]:
+    """The fresh processes against the recent ones and, where it is another, the anchor."""
+    comparisons = [compare(case, _given_sentinel(metric, (*case.candidates, *recent)), recent, recent)]
+    if anchor and anchor != recent:
+        metric = _given_sentinel(metric, (*case.candidates, *recent, *anchor))
+        comparisons.append(compare(case, metric, recent, anchor, "anchor "))
+    return comparisons
+
+
+def _given_sentinel(metric: Metric, processes: Sequence[Estimates]) -> Metric:
+    """``metric`` at the machine's usual pace, if all ``processes`` timed the same sentinel; else as it is."""
+    if not _one_sentinel(processes):
+        return metric
+    kind, note = metric.kind + stats.GIVEN_SENTINEL, f"{metric.note} given the sentinel"
+    return replace(metric, kind=kind, note=note, sentinel=lambda p: math.log(p.sentinel_ms or 1.0))
+
+
+def _one_sentinel(processes: Sequence[Estimates]) -> bool:
+    return all(p.sentinel_ms for p in processes) and len({stats.fixes_sentinel(p) for p in processes}) == 1
 
 
 def speedup(case: Case) -> Found | None:
@@ -98,12 +103,10 @@ def speedup(case: Case) -> Found | None:
         shown=times,
         tolerance=case.tolerances.speedup_tolerance,
         tolerances=(case.policy.speedup_tolerance, case.policy.uncalibrated_speedup_tolerance),
+        slope=case.policy.speedup_slope,
         note=" time against FP32",
     )
-    comparisons = [compare(case, metric, recent, recent)]
-    if anchor and anchor != recent:
-        comparisons.append(compare(case, metric, recent, anchor, "anchor "))
-    return settle(case, comparisons)
+    return settle(case, _compared(case, metric, recent, anchor))
 
 
 def _inconclusive(metric: str, why: str) -> Found:
@@ -127,10 +130,9 @@ def _doubted(case: Case, verdict: MetricVerdict, again: bool, recent: Sequence[E
 def _sentinel_move(case: Case, recent: Sequence[Estimates]) -> float | None:
     """The relative move of the sentinel, if it is beyond what the baseline's processes saw; else None."""
     policy = case.policy
-    fresh = [math.log(c.sentinel_ms) for c in case.candidates if c.sentinel_ms is not None]
-    before = [math.log(p.sentinel_ms) for p in recent if p.sentinel_ms is not None]
-    if not fresh or not before or not same_torch((*case.candidates, *recent)):
+    if not _one_sentinel((*case.candidates, *recent)):
         return None
+    fresh, before = ([math.log(p.sentinel_ms or 1.0) for p in group] for group in (case.candidates, recent))
     move = sum(fresh) / len(fresh) - sum(before) / len(before)
     prior = case.noise.prior(stats.SENTINEL) or Prior(policy.default_prior_df, policy.drift_sigma**2, 0)
     variance, df = moderated(prior, [before, fresh], policy)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pytest_vq.record import Estimates
 
 
@@ -52,8 +50,3 @@ def differences(before: Estimates, now: Estimates) -> str:
 def interval(low: float, high: float) -> str:
     """``95 % interval +9.8 … +13.6 %``."""
     return f"95 % interval {100 * low:+.1f} … {100 * high:+.1f} %"
-
-
-def same_torch(processes: Sequence[Estimates]) -> bool:
-    """Whether all ``processes`` ran one version of torch."""
-    return len({p.versions.get("torch") for p in processes}) <= 1

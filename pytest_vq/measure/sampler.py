@@ -18,6 +18,7 @@ from pytest_vq.measure.interval import median_interval
 from pytest_vq.record import Samples
 
 _WINDOW = 5  # calls in a window of the warm-up's trend test
+_BRIEF = 3  # intervals: the first of a block pays for the caches that the others left cold
 _RECHECK = 1.1  # the interval is looked at again when there are 10 % more samples: looking costs time too
 
 
@@ -54,14 +55,14 @@ def sample(
 ) -> Sampled:
     """Warm up all ``workloads``, then time them in mirrored rounds until ``subject`` is known well enough.
 
-    Those named in ``brief`` get one interval a block, to leave the time to the others.
+    Those named in ``brief`` get a few intervals a block, to leave the time to the others.
     Stops on the width of the subject's interval, never on a comparison: stopping when a difference looks significant
     would make differences look significant.
     """
     started = clock.now_s()
     with quiet_collector():
         plans = {name: _warm_up(call, clock, rule, len(workloads)) for name, call in workloads.items()}
-        plans |= {name: replace(plans[name], intervals=1) for name in brief}
+        plans |= {name: replace(plans[name], intervals=_BRIEF) for name in brief}
         times: dict[str, list[float]] = {name: [] for name in workloads}
         medians: dict[str, list[float]] = {name: [] for name in workloads}
         order = list(workloads)

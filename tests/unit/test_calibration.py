@@ -12,7 +12,7 @@ import pytest
 
 from pytest_vq.baseline.decide import decide
 from pytest_vq.baseline.policy import DEFAULT
-from pytest_vq.baseline.stats import Noise, Prior
+from pytest_vq.baseline.stats import GIVEN_SENTINEL, Noise, Prior
 from pytest_vq.record import Anchor, Entry, Estimates, Setup, Status
 from pytest_vq.verdict import Tolerances
 
@@ -30,36 +30,55 @@ def calibration() -> Any:
 SETUP = Setup("int8", 1, "adaptive", "random", 1, tf32=False)
 
 
-def process(latency: float, speedup: float) -> Estimates:
+def process(latency: float, speedup: float, sentinel: float) -> Estimates:
     """A process with these logs, positive = worse."""
-    ms, ratio = math.exp(latency), math.exp(-speedup)
+    ms, ratio, pace = math.exp(latency), math.exp(-speedup), math.exp(sentinel) if sentinel else None
     return Estimates(
-        ms, ms, ms, ms, 50, None, None, ratio, ratio, ratio, None, None, 1, None, None, None, "uuid", {}, None, ""
+        ms, ms, ms, ms, 50, pace, None, ratio, ratio, ratio, None, None, 1, None, None, None, "uuid", {}, None, ""
     )
 
 
-def test_the_arrays_decide_as_decide_does(calibration: Any) -> None:
+@pytest.mark.parametrize("watched", [False, True])
+def test_the_arrays_decide_as_decide_does(calibration: Any, watched: bool) -> None:
     suite = calibration("suite")
     rng = np.random.default_rng(0)
     tolerances = DEFAULT.latency_tolerance, DEFAULT.speedup_tolerance
+    slopes = DEFAULT.latency_slope, DEFAULT.speedup_slope
+    unmoved = replace(DEFAULT, drift_minimum=9.0)  # that rule is not simulated
     seen = set()
     for case in range(150):
         n, sigma, shift = (5, 15)[case % 2], rng.choice([0.004, 0.01, 0.02]), rng.choice([0.0, 0.02, 0.05, 0.1])
-        processes = rng.normal(0, sigma, (2, 1, 1, n + 3))
+        sentinel = rng.normal(0, 0.02, (1, 1, n + 3)) * watched
+        processes = rng.normal(0, sigma, (2, 1, 1, n + 3)) + np.array([0.6, -0.2])[:, None, None, None] * sentinel
         processes[..., n:] += shift
         prior = Prior(float(rng.uniform(2, 40)), float(sigma**2 * rng.uniform(0.5, 2)), 64)
-        entry_processes = tuple(process(*processes[:, 0, 0, i]) for i in range(n))
-        entry = Entry(SETUP, Anchor(entry_processes[:5], "", ""), entry_processes)
-        noise = Noise({"latency": prior, "speedup": prior})
-        for m in (1, 2, 3):
-            array = np.array([[prior.df]]), np.array([[prior.variance]])
-            one, two = (
-                suite.look(p[..., :n], p[..., n : n + m], array, tolerance, 64, DEFAULT)
-                for p, tolerance in zip(processes, tolerances, strict=True)
+        every = [process(*processes[:, 0, 0, i], sentinel[0, 0, i]) for i in range(n + 3)]
+        entry = Entry(SETUP, Anchor(tuple(every[:5]), "", ""), tuple(every[:n]))
+        noise = Noise({kind + given: prior for kind in ("latency", "speedup") for given in ("", GIVEN_SENTINEL)})
+        array = np.array([[prior.df]]), np.array([[prior.variance]])
+        metrics = [
+            suite.Measured(
+                suite.Observed(p[..., :n], sentinel[..., :n]),
+                suite.Observed(p[..., n:], sentinel[..., n:]),
+                tolerance,
+                slope,
+                np.array([True]),
             )
+            for p, tolerance, slope in zip(processes, tolerances, slopes, strict=True)
+        ]
+        for m in (1, 2, 3):
+            one, two = (suite.look(metric, m, array, 64, DEFAULT) for metric in metrics)
             both = one | two
-            fresh = [process(*processes[:, 0, 0, n + i]) for i in range(m)]
-            verdict = decide(fresh, SETUP, [entry], noise, Tolerances(), min_sqnr_db=None, comparisons=64)
+            verdict = decide(
+                every[n : n + m],
+                SETUP,
+                [entry],
+                noise,
+                Tolerances(),
+                min_sqnr_db=None,
+                comparisons=64,
+                policy=unmoved,
+            )
             seen.add(verdict.status)
             assert bool(both.fails[0, 0]) == (verdict.status is Status.FAIL)
             assert bool(both.passes[0, 0]) == (verdict.status in (Status.PASS, Status.IMPROVED))
@@ -67,10 +86,11 @@ def test_the_arrays_decide_as_decide_does(calibration: Any) -> None:
     assert {Status.FAIL, Status.PASS, Status.INCONCLUSIVE} <= seen
 
 
+@pytest.mark.parametrize("pace", [{}, {"jump": 2.0, "error": 0.3}], ids=["alone", "paced"])
 @pytest.mark.parametrize("baseline", [5, 15])
-def test_unchanged_suites_do_not_fail_and_slow_ones_do(calibration: Any, baseline: int) -> None:
+def test_unchanged_suites_do_not_fail_and_slow_ones_do(calibration: Any, baseline: int, pace: dict[str, float]) -> None:
     report, noise = calibration("report"), calibration("noise")
-    scenario = noise.Scenario("normal", 0.01, noise.normal)
+    scenario = noise.Scenario("any", 0.01, noise.normal, noise.Pace(**pace))
     unchanged = report.simulate(scenario, baseline, 0.0, 150, seed=3)
     slower = report.simulate(scenario, baseline, 0.05, 20, seed=4)
     much_slower = report.simulate(scenario, baseline, 0.10, 20, seed=5)
@@ -85,8 +105,11 @@ def test_the_check_on_false_alarms_can_fail(calibration: Any) -> None:
     rng = np.random.default_rng(6)
     values = rng.normal(0, 0.02, (40, 64, 8))
     careless = replace(DEFAULT, suite_error=0.5 * 64 * 4, confirmation_sigmas=0.0)
-    every = np.ones(64, dtype=bool)
-    outcome = suite.decide_suites([(values[..., :5], values[..., 5:], 0.03, every)], 64, careless)
+    every, none = np.ones(64, dtype=bool), np.zeros((40, 1, 8))
+    observed = suite.Observed(values, none)
+    fresh = suite.Observed(values[..., 5:], none[..., 5:])
+    metric = suite.Measured(observed.first(5), fresh, 0.03, DEFAULT.latency_slope, every)
+    outcome = suite.decide_suites([metric], 64, careless)
     assert outcome.fails.any(axis=1).mean() > 0.5
 
 

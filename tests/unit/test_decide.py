@@ -7,13 +7,13 @@ import pytest
 
 from pytest_vq.baseline.decide import decide
 from pytest_vq.baseline.policy import DEFAULT
-from pytest_vq.baseline.stats import Noise, Prior
+from pytest_vq.baseline.stats import GIVEN_SENTINEL, Noise, Prior
 from pytest_vq.record import Anchor, Entry, Estimates, Setup, Status
 from pytest_vq.verdict import MetricVerdict, Tolerances, Verdict
 
 CPU = Setup("int8", 1, "adaptive", "random", 1, tf32=False)
 GPU = replace(CPU, threads=None)
-KINDS = ("latency", "latency of fp32", "latency per sentinel", "latency of fp32 per sentinel", "speedup")
+KINDS = tuple(name + given for name in ("latency", "latency of fp32", "speedup") for given in ("", GIVEN_SENTINEL))
 KNOWN = Noise({kind: Prior(60.0, 0.005**2, 20) for kind in KINDS} | {"sentinel": Prior(60.0, 0.005**2, 20)})
 MIB = 1024**2
 
@@ -191,14 +191,46 @@ def test_a_moved_sentinel_makes_absolute_time_inconclusive(factor: float) -> Non
     assert statuses(verdict)["speedup"] in (Status.FAIL, Status.IMPROVED)
 
 
-def test_a_slower_machine_is_taken_out_by_the_sentinel() -> None:
-    slower = process(1.1, sentinel_ms=3.3, speedup=1.4, speedup_low=1.39, speedup_high=1.41)
-    assert judge(*[slower] * 3).status is Status.PASS
+def paced(pace: float, factor: float = 1.0, share: float = 0.6) -> Estimates:
+    """A process on a machine whose sentinel took ``pace`` as long as usual, which the model follows by ``share``."""
+    shape = {"speedup": 1.4 / factor, "speedup_low": 1.39 / factor, "speedup_high": 1.41 / factor}
+    return process(factor * pace**share, sentinel_ms=3.0 * pace, **shape)
 
 
-def test_the_sentinel_is_not_used_across_versions_of_torch() -> None:
-    faster = process(sentinel_ms=2.4, versions={"torch": "2.13.0", "python": "3.11"})
-    assert statuses(judge(*[faster] * 3))["latency"] is Status.PASS
+PACES = (0.96, 1.03, 0.99, 1.05, 1.0, 0.97, 1.02, 1.04, 0.98, 1.01)
+
+
+def test_a_pace_that_the_model_follows_is_taken_out() -> None:
+    entry = entry_of(tuple(map(paced, PACES)))
+    latency = metric(judge(*[paced(1.04)] * 3, entry=entry), "latency")
+    assert latency.status is Status.PASS
+    assert latency.effect == pytest.approx(0, abs=0.003)
+    assert "given the sentinel" in latency.reason
+
+
+@pytest.mark.parametrize("pace", [0.97, 1.0, 1.04])
+def test_a_slowdown_is_found_at_any_usual_pace(pace: float) -> None:
+    entry = entry_of(tuple(map(paced, PACES)))
+    latency = metric(judge(*[paced(pace, 1.05)] * 3, entry=entry), "latency")
+    assert latency.status is Status.FAIL
+    assert latency.effect == pytest.approx(0.05, abs=0.003)
+
+
+def test_a_pace_that_was_never_seen_proves_nothing() -> None:
+    steady = entry_of(noisy(15))
+    narrow, wide = (metric(judge(*[paced(pace)] * 3, entry=steady), "latency") for pace in (1.002, 1.02))
+    assert narrow.status is Status.PASS
+    assert (wide.effect_high or 0) - (wide.effect_low or 0) > 1.5 * (
+        (narrow.effect_high or 0) - (narrow.effect_low or 0)
+    )
+
+
+@pytest.mark.parametrize("name", ["torch", "pytest-vq"])
+def test_the_sentinel_is_not_used_across_versions_of_what_fixes_it(name: str) -> None:
+    faster = process(sentinel_ms=2.4, versions={"torch": "2.12.0", "python": "3.11", name: "2.13.0"})
+    verdict = judge(*[faster] * 3)
+    assert statuses(verdict)["latency"] is Status.PASS
+    assert metric(verdict, "latency").effect == pytest.approx(0, abs=0.005)
 
 
 def test_absolute_time_does_not_gate_on_an_unseen_device() -> None:
@@ -295,6 +327,16 @@ def test_the_markers_memory_tolerance_is_relative_and_replaces_the_default() -> 
     grown = process(peak_memory_bytes=110 * MIB)
     assert statuses(judge(grown, tolerances=Tolerances(memory_tolerance=0.2)))["peak_memory"] is Status.PASS
     assert statuses(judge(grown, tolerances=Tolerances(memory_tolerance=0.01)))["peak_memory"] is Status.FAIL
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_no_marker_makes_resident_memory_finer_than_it_is(before: int) -> None:
+    entry = entry_of((process(peak_memory_bytes=before * MIB),))
+    for now, status in ((before + 3, Status.PASS), (before + 5, Status.FAIL)):
+        fresh = [process(peak_memory_bytes=now * MIB)] * 3
+        assert (
+            statuses(judge(*fresh, entry=entry, tolerances=Tolerances(memory_tolerance=0.1)))["peak_memory"] is status
+        )
 
 
 def test_memory_creep_is_seen_by_the_anchor() -> None:
