@@ -32,7 +32,7 @@ class Policy:
     # A FAIL needs every fresh process to show this share of the tolerance, and this many sigma: one disturbed process
     # in three is common on shared machines and moves the mean of three past any normal-theory bound.
     confirmation: float = 0.5
-    confirmation_sigmas: float = 1.5
+    confirmation_sigmas: float = 1.6
 
     # Too few processes and no pool: the wide tolerances, and a typical between-process sigma for the interval's width.
     uncalibrated_latency_tolerance: float = 0.10
@@ -50,6 +50,9 @@ class Policy:
     sigma_floor: float = 0.001  # the event clock's 0.5 us on the shortest interval timed, 0.5 ms
     min_pool_pairs: int = 3
     max_prior_df_per_pair: float = 3.0  # k pairs cannot prove that all sigmas are equal
+    wild_p: float = (
+        0.001  # a pair whose own variance is this unlikely under the quieter half's teaches nothing of others
+    )
     outlier_p: float = 0.01  # a pair whose own variance is this unlikely under the prior is judged on its own
 
     # The share of the sentinel's changes that a time follows: none or all of it are one sd away. A paired ratio should

@@ -127,24 +127,37 @@ def scatter(groups: Iterable[Sequence[float]]) -> tuple[float, int]:
 
 
 def fit_prior(variances: Sequence[float], dfs: Sequence[float], policy: Policy = DEFAULT) -> Prior:
-    """The prior of which ``variances`` (with ``dfs`` degrees of freedom) are draws.
+    """The prior of which ``variances`` (with ``dfs`` degrees of freedom) are draws, a few wild ones aside.
 
     Moments of log variances (Smyth 2004, "Linear models and empirical Bayes methods", section 6.2, as in limma's
     fitFDist): their excess spread over what the degrees of freedom explain gives the prior's, through the inverse of
-    the trigamma function. Capped, because few pairs cannot prove that all are alike.
+    the trigamma function. Capped, because few pairs cannot prove that all are alike. A few pairs far noisier than their
+    kind would make the prior useless for all others (Phipson et al. 2016, "Robust hyperparameter estimation"): those
+    that a first fit, to the quieter half, finds implausible are left out of the second.
     """
     import numpy as np
-    from scipy.special import polygamma, psi
+    from scipy.special import fdtrc, psi
 
     s2 = np.maximum(np.asarray(variances, dtype=float), policy.sigma_floor**2)
-    half = np.asarray(dfs, dtype=float) / 2
-    logs = np.log(s2) - psi(half) + np.log(half)
-    mean = float(logs.mean())
-    excess = float(logs.var(ddof=1) - polygamma(1, half).mean()) if len(s2) > 1 else 0.0
-    cap = policy.max_prior_df_per_pair * len(s2)
+    df = np.asarray(dfs, dtype=float)
+    logs = np.log(s2) - psi(df / 2) + np.log(df / 2)
+    below = logs[logs <= np.median(logs)]
+    middle = float(np.median(logs))
+    first = _prior_of(middle, float(((below - middle) ** 2).mean()), df, policy)
+    usual = fdtrc(df, first.df, s2 / first.variance) >= policy.wild_p
+    logs, df = logs[usual], df[usual]
+    return _prior_of(float(logs.mean()), float(logs.var(ddof=1)) if len(logs) > 1 else 0.0, df, policy)
+
+
+def _prior_of(mean: float, spread: float, dfs: Any, policy: Policy) -> Prior:
+    """The prior under which log variances of ``dfs``, unbiased, have this ``mean`` and ``spread`` (a variance)."""
+    from scipy.special import polygamma, psi
+
+    excess = spread - float(polygamma(1, dfs / 2).mean())
+    cap = policy.max_prior_df_per_pair * len(dfs)
     df = min(2 * inverse_trigamma(excess), cap) if excess > 0 else cap
     variance = math.exp(mean + float(psi(df / 2)) - math.log(df / 2))
-    return Prior(df=df, variance=max(variance, policy.sigma_floor**2), pairs=len(s2))
+    return Prior(df=df, variance=max(variance, policy.sigma_floor**2), pairs=len(dfs))
 
 
 def inverse_trigamma(value: float) -> float:

@@ -62,6 +62,16 @@ def test_unequal_pairs_weaken_the_prior() -> None:
     assert unequal.df < 5 < equal.df
 
 
+def test_a_few_wild_pairs_do_not_spoil_the_prior_for_the_others() -> None:
+    rng = np.random.default_rng(4)
+    usual = 1e-4 * rng.chisquare(4, 60) / 4
+    wild = 64e-4 * rng.chisquare(4, 4) / 4
+    alone, beside = stats.fit_prior(usual, [4] * 60), stats.fit_prior([*usual, *wild], [4] * 64)
+    assert beside.variance == pytest.approx(alone.variance, rel=0.15)
+    assert beside.df > 0.5 * alone.df
+    assert beside.pairs == 60
+
+
 def test_identical_processes_leave_a_floor_and_not_a_zero() -> None:
     found = stats.fit_prior([0.0] * 10, [4] * 10)
     assert math.isfinite(found.df)
