@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_vq.errors import ResultsError
+from pytest_vq.files import lock_of
 from pytest_vq.fresh import run_afresh
 from pytest_vq.record import Status
 from pytest_vq.report import benchmark
 from pytest_vq.report.results import Failure, ResultsWriter
 from pytest_vq.session import Outcome, VqSession
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 _NOT_COMPARED = {Status.NO_BASELINE, Status.INCOMPARABLE, None}
 
@@ -24,10 +31,12 @@ class Run:
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what the summary must say beside the rows
     _writer: ResultsWriter | None = None
+    _claim: BaseFileLock | None = None
 
     def open(self) -> ResultsWriter:
         """The writer of this run's files, opened at first use. Raises ``ResultsError`` where it cannot write."""
         if self._writer is None:
+            self._claim = _claimed(self.session.options.output)
             self._writer = ResultsWriter(self.session.options.output, self.session.options.to_json())
         return self._writer
 
@@ -65,6 +74,8 @@ class Run:
             return exitstatus
         ended = exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}
         self._writer.close(complete=ended and not stopped)
+        if self._claim is not None:
+            self._claim.release()
         if self.session.config.pluginmanager.hasplugin("dsession"):  # xdist's controller
             rows = [(node_id, outcome.record, outcome.samples_ms) for node_id, outcome in self.rows]
             benchmark.write_benchmark_json(self.session.options.output / benchmark.FILE, self.session.config, rows)
@@ -109,3 +120,18 @@ class Run:
             "with --vq-save, or pass --vq-gate=report to measure without a gate."
         )
         return True
+
+
+def _claimed(output: Path) -> BaseFileLock:
+    """Keep other runs out of ``output``: two in one directory would lose each other's rows."""
+    import filelock
+
+    lock = lock_of(output, "results")
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout as error:
+        message = f"another run is writing its results to {output}"
+        raise ResultsError(f"{message}: wait for it, or give --vq-output another directory") from error
+    except OSError as error:
+        raise ResultsError(f"cannot lock {output} through {lock.lock_file}: {error}; set TMPDIR elsewhere") from error
+    return lock

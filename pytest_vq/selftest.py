@@ -21,8 +21,8 @@ from pytest_vq.baseline.stats import learn_noise
 from pytest_vq.baseline.store import BaselineStore
 from pytest_vq.child import run_child
 from pytest_vq.errors import MeasurementError, ResultsError
+from pytest_vq.files import write_json
 from pytest_vq.record import Status
-from pytest_vq.report.files import write_json
 from pytest_vq.report.results import Row
 from pytest_vq.report.text import table
 from pytest_vq.verdict import Tolerances

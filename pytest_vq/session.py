@@ -11,9 +11,9 @@ import pytest
 
 from pytest_vq.baseline.store import BaselineStore
 from pytest_vq.errors import DeviceLostError, SelectionError
+from pytest_vq.files import write_json
 from pytest_vq.options import Options
 from pytest_vq.record import Environment, Estimates, Operator, Record, Status
-from pytest_vq.report.files import write_json
 from pytest_vq.report.results import read_results
 from pytest_vq.verdict import Tolerances, Verdict
 

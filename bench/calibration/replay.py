@@ -7,9 +7,11 @@ import json
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from pytest_vq.baseline.decide import decide
@@ -28,10 +30,10 @@ VERSIONS = {"torch": "recorded"}
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One recorded process: workload -> samples in milliseconds, ``model/precision`` each."""
+    """One recorded process: workload (``model/precision``) -> its estimates and, where kept, its samples (ms)."""
 
+    estimates: dict[str, Estimates]
     samples: dict[str, Array]
-    sentinel_ms: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Recording:
     @property
     def workloads(self) -> list[str]:
         """Names of the recorded workloads, FP32 ones included."""
-        return sorted(self.processes[0].samples)
+        return sorted(self.processes[0].estimates)
 
 
 @functools.cache
@@ -55,25 +57,30 @@ def recordings() -> tuple[Recording, ...]:
         for line in path.read_text().splitlines():
             raw = json.loads(line)
             threads = f"{raw['threads']} thread{'s' if raw['threads'] > 1 else ''}"
-            found.setdefault(f"{path.stem}, {raw['condition']}, {threads}", []).append(_process(raw["samples_ns"]))
+            process = _sampled(raw["samples_ns"]) if "samples_ns" in raw else _estimated(raw["estimates"])
+            found.setdefault(f"{path.stem}, {raw['condition']}, {threads}", []).append(process)
     return tuple(Recording(name, tuple(processes)) for name, processes in found.items())
 
 
-def _process(samples_ns: dict[str, list[int]]) -> Process:
+def _estimated(raw: dict[str, Any]) -> Process:
+    return Process({name: msgspec.convert(values, Estimates) for name, values in raw.items()}, {})
+
+
+def _sampled(samples_ns: dict[str, list[int]]) -> Process:
     times = {name: np.asarray(values) / 1e6 for name, values in samples_ns.items()}
     sentinel = times.pop("sentinel", None)
+    sentinel_ms = None if sentinel is None else float(np.quantile(sentinel, SENTINEL_QUANTILE))
     named = {name if "/" in name else f"deit-tiny/{name}": values for name, values in times.items()}
-    return Process(named, None if sentinel is None else float(np.quantile(sentinel, SENTINEL_QUANTILE)))
+    return Process({name: _estimates(named, name, sentinel_ms) for name in named}, named)
 
 
-def estimates(process: Process, workload: str, factor: float = 1.0) -> Estimates:
-    """One process's estimates of a workload that is ``factor`` as slow as recorded."""
-    times = process.samples[workload] * factor
+def _estimates(samples: dict[str, Array], workload: str, sentinel_ms: float | None) -> Estimates:
+    times = samples[workload]
     low, high = median_interval(times.tolist()) or (None, None)
     model, precision = workload.split("/")
     speedup = speedup_low = speedup_high = None
     if precision != "fp32":
-        ratios = process.samples[f"{model}/fp32"] / times
+        ratios = samples[f"{model}/fp32"] / times
         speedup = float(np.median(ratios))
         speedup_low, speedup_high = median_interval(ratios.tolist()) or (None, None)
     return Estimates(
@@ -82,7 +89,7 @@ def estimates(process: Process, workload: str, factor: float = 1.0) -> Estimates
         latency_high_ms=high,
         latency_q10_ms=float(np.quantile(times, 0.1)),
         samples=len(times),
-        sentinel_ms=process.sentinel_ms,
+        sentinel_ms=sentinel_ms,
         device_time_ms=None,
         speedup=speedup,
         speedup_low=speedup_low,
@@ -98,6 +105,15 @@ def estimates(process: Process, workload: str, factor: float = 1.0) -> Estimates
         commit=None,
         date_utc="",
     )
+
+
+def slowed(estimates: Estimates, factor: float) -> Estimates:
+    """The estimates of a process whose low-precision calls took ``factor`` as long. Memory is left out."""
+    times = ("latency_ms", "latency_low_ms", "latency_high_ms", "latency_q10_ms")
+    ratios = ("speedup", "speedup_low", "speedup_high")
+    changed = {name: getattr(estimates, name) and getattr(estimates, name) * factor for name in times}
+    changed |= {name: getattr(estimates, name) and getattr(estimates, name) / factor for name in ratios}
+    return replace(estimates, peak_memory_bytes=None, **changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +138,7 @@ def replay(recording: Recording, baseline: int, factor: float, draws: int, compa
         entries = {w: entry_of(w, drawn[:baseline]) for w in recording.workloads}
         noise = learn_noise(entries.values())
         for workload in (w for w in recording.workloads if not w.endswith("/fp32")):
-            fresh = [estimates(p, workload, factor) for p in drawn[baseline:]]
+            fresh = [slowed(p.estimates[workload], factor) for p in drawn[baseline:]]
             entry = entries[workload]
             for look in range(1, LOOKS + 1):
                 verdict = decide(
@@ -144,14 +160,5 @@ def replay(recording: Recording, baseline: int, factor: float, draws: int, compa
 def entry_of(workload: str, processes: Sequence[Process]) -> Entry:
     """The baseline that these processes of unchanged code would have left."""
     setup = Setup(workload.split("/")[1], 1, "adaptive", "random", 1, tf32=False)
-    stored = tuple(_unchanged(id(p), workload, p) for p in processes)
+    stored = tuple(slowed(p.estimates[workload], 1.0) for p in processes)
     return Entry(setup, Anchor(stored[:ANCHOR], "recorded", ""), stored)
-
-
-_known: dict[tuple[int, str], Estimates] = {}
-
-
-def _unchanged(key: int, workload: str, process: Process) -> Estimates:
-    if (key, workload) not in _known:
-        _known[key, workload] = estimates(process, workload)
-    return _known[key, workload]

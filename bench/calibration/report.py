@@ -19,7 +19,7 @@ from pytest_vq.verdict import Tolerances
 
 from . import prose
 from .noise import SCENARIOS, Scenario
-from .replay import Recording, entry_of, estimates, recordings, replay
+from .replay import Recording, entry_of, recordings, replay, slowed
 from .rivals import Rule, available
 from .suite import Array, Measured, Outcome, decide_suites
 
@@ -122,31 +122,42 @@ def _replayed(scale: float) -> Iterator[str]:
 def _steadiness() -> Iterator[str]:
     for recording in recordings():
         for workload in (w for w in recording.workloads if not w.endswith("/fp32")):
-            times = np.array([p.samples[workload] for p in recording.processes])
-            partner = np.array([p.samples[workload.split("/")[0] + "/fp32"] for p in recording.processes])
-            median, low = np.median(times, axis=1), np.quantile(times, 0.1, axis=1)
-            figures = (
-                median,
-                low,
-                times.min(axis=1),
-                median / np.median(partner, axis=1),
-                np.median(times / partner, axis=1),
-                low / np.quantile(partner, 0.1, axis=1),
-            )
-            adjacent = figures[4]
-            cells = [_percent(float(np.log(figure).std(ddof=1))) for figure in figures]
-            cells.insert(3, _given_sentinel(low, recording, DEFAULT.latency_slope))
-            cells.insert(6, _given_sentinel(adjacent, recording, DEFAULT.speedup_slope))
+            spreads = _spreads(recording, workload) if recording.processes[0].samples else {}
+            estimates = [process.estimates[workload] for process in recording.processes]
+            low = np.array([e.latency_q10_ms for e in estimates], dtype=float)
+            ratio = np.array([e.speedup for e in estimates], dtype=float)
+            spreads["low"], spreads["adjacent"] = _spread(low), _spread(ratio)
+            sentinels = [e.sentinel_ms for e in estimates if e.sentinel_ms]
+            if len(sentinels) == len(estimates):
+                spreads["low, given"] = _residual(low, sentinels, DEFAULT.latency_slope)
+                spreads["adjacent, given"] = _residual(ratio, sentinels, DEFAULT.speedup_slope)
+            cells = [_percent(spreads[name]) if name in spreads else "" for name in ESTIMATORS]
             yield _row([f"{recording.name}: {workload}", *cells])
 
 
-def _given_sentinel(figures: Array, recording: Recording, prior: SlopePrior) -> str:
-    sentinels = [p.sentinel_ms for p in recording.processes if p.sentinel_ms]
-    if len(sentinels) < len(figures):
-        return ""
+ESTIMATORS = ("median", "low", "minimum", "low, given", "medians", "adjacent", "adjacent, given", "lows")
+
+
+def _spreads(recording: Recording, workload: str) -> dict[str, float]:
+    """Of the estimators that need samples."""
+    times = np.array([p.samples[workload] for p in recording.processes])
+    partner = np.array([p.samples[workload.split("/")[0] + "/fp32"] for p in recording.processes])
+    return {
+        "median": _spread(np.median(times, axis=1)),
+        "minimum": _spread(times.min(axis=1)),
+        "medians": _spread(np.median(times, axis=1) / np.median(partner, axis=1)),
+        "lows": _spread(np.quantile(times, 0.1, axis=1) / np.quantile(partner, 0.1, axis=1)),
+    }
+
+
+def _spread(figures: Array) -> float:
+    return float(np.log(figures).std(ddof=1))
+
+
+def _residual(figures: Array, sentinels: list[float], prior: SlopePrior) -> float:
     moments = Moments.of([list(zip(np.log(figures).tolist(), np.log(sentinels).tolist(), strict=True))])
     squares, df = Slope.fit(moments, prior).residual(moments)
-    return _percent(math.sqrt(squares / df))
+    return math.sqrt(squares / df)
 
 
 def _rivals(scale: float) -> Iterator[str]:
@@ -184,7 +195,7 @@ def speed(pairs: int = 1000, processes: int = 20) -> float:
     recording = recordings()[-1]
     workload = recording.workloads[0]
     entry = entry_of(workload, [recording.processes[i % len(recording.processes)] for i in range(processes)])
-    fresh = [estimates(recording.processes[0], workload)]
+    fresh = [slowed(recording.processes[0].estimates[workload], 1.0)]
     start = time.perf_counter()
     noise = learn_noise([entry] * pairs)
     for _ in range(pairs):

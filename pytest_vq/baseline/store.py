@@ -10,12 +10,8 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +20,7 @@ from types import MappingProxyType
 from pytest_vq.baseline import format as layout
 from pytest_vq.baseline.format import BaselineFile
 from pytest_vq.errors import BaselineError
+from pytest_vq.files import discard, lock_of, stage
 from pytest_vq.record import Anchor, Entry, Estimates, Operator, Setup
 
 PROCESSES_KEPT = 20
@@ -46,9 +43,7 @@ _HINTS = {
 class BaselineStore:
     """The baselines under ``root``. Every method raises BaselineError where a file cannot be read, trusted or written.
 
-    Reading takes no lock (files are replaced whole). Writers of one device exclude each other through a lock file in
-    the system's temporary directory, named after the directory's resolved path, so that the repository stays clean;
-    processes with different ``TMPDIR``, or on different machines, do not see each other's lock.
+    Reading takes no lock (files are replaced whole). Writers of one device exclude each other (`files.lock_of`).
     """
 
     def __init__(self, root: Path) -> None:
@@ -157,18 +152,17 @@ class BaselineStore:
     def _write(self, files: Iterable[BaselineFile]) -> tuple[Path, ...]:
         # A link stays a link: what it points to is replaced.
         contents = {layout.path_of(self.root, f.device, f.model).resolve(): layout.encode(f) for f in files}
-        beside = {path: path.with_name(f".{path.name}.tmp") for path in contents}
+        staged: dict[Path, Path] = {}
         try:
             for path, content in contents.items():
                 with _explained("write", path):
-                    _write_beside(beside[path], content, like=path)
-            for path in contents:
+                    staged[path] = stage(path, content)
+            for path, temporary in staged.items():
                 with _explained("replace", path):
-                    beside[path].replace(path)
+                    temporary.replace(path)
         finally:
-            for temporary in beside.values():
-                with suppress(OSError):  # gone already, or the very error being raised
-                    temporary.unlink()
+            for temporary in staged.values():
+                discard(temporary)
         return tuple(contents)
 
     @contextmanager
@@ -178,11 +172,10 @@ class BaselineStore:
         directory = layout.device_directory(self.root, device_slug)
         with _explained("create", directory):
             directory.mkdir(parents=True, exist_ok=True)
-            key = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]
-        path = Path(tempfile.gettempdir()) / f"pytest-vq-baselines-{key}.lock"
-        lock = filelock.FileLock(path, timeout=LOCK_TIMEOUT_S, mode=0o666)
+            lock = lock_of(directory, "baselines")
+        path = lock.lock_file
         try:
-            lock.acquire()
+            lock.acquire(timeout=LOCK_TIMEOUT_S)
         except filelock.Timeout as error:
             message = f"another process has held the lock of {directory} for {LOCK_TIMEOUT_S:.0f} s: {path}"
             raise BaselineError(f"{message}; wait for it, or end it") from error
@@ -221,16 +214,6 @@ def _grown(anchor: Anchor, estimates: Estimates) -> Anchor:
 def _code(estimates: Estimates) -> tuple[str | None, dict[str, str]]:
     """What ran. Recording a baseline makes the tree dirty itself, so "-dirty" does not count as another commit."""
     return estimates.commit and estimates.commit.removesuffix("-dirty"), dict(estimates.versions)
-
-
-def _write_beside(temporary: Path, content: bytes, like: Path) -> None:
-    temporary.unlink(missing_ok=True)  # left by a process that was killed; the lock is ours
-    with temporary.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    if like.exists():
-        shutil.copymode(like, temporary)
 
 
 @contextmanager

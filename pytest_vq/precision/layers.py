@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -28,8 +29,9 @@ def eligible_layers(model: nn.Module, heads: Sequence[str]) -> dict[str, nn.Line
             names.setdefault(module, []).append(name)
     for head in heads:
         if head not in everything:
-            near = [name for name in everything if name.rpartition(".")[2] == head.rpartition(".")[2]]
-            hint = f"; did you mean {' or '.join(sorted(near)[:3])}?" if near else ""
+            same = sorted(name for name in everything if name.rpartition(".")[2] == head.rpartition(".")[2])
+            near = same[:3] or difflib.get_close_matches(head, everything)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise PrecisionError(f"the model has no module {head!r} to leave unquantized{hint}")
     return {found[0]: layer for layer, found in names.items() if not any(_inside(name, heads) for name in found)}
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pytest_vq.errors import ResultsError
+from pytest_vq.files import replace_file
 from pytest_vq.record import Record
-from pytest_vq.report.files import replace_file
 from pytest_vq.report.results import TABLE
 
 FILE = "benchmark.json"

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_vq.errors import ResultsError
+from pytest_vq.files import append_line, replace_file
 from pytest_vq.record import COLUMNS, SCHEMA_VERSION, Environment, Estimates, Record, flat_row
-from pytest_vq.report.files import append_line, replace_file
 
 TABLE = "results.csv"
 STUDY = "study.json"

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pytest_vq import catalog
+from pytest_vq.files import lock_of
 
 
 @pytest.fixture
@@ -117,6 +118,18 @@ class TestUsage:
         result.stderr.fnmatch_lines(["ERROR: cannot write results to *taken*point --vq-output elsewhere"])
         assert (project.path / "taken").read_text() == "not ours"
         result.stdout.no_fnmatch_line("*passed*")
+
+    def test_an_output_that_another_run_is_writing_to(self, project) -> None:
+        with lock_of(project.path / "vq-results", "results"):
+            result = project.runpytest_inprocess()
+            other = project.runpytest_inprocess("--vq-precisions=fp32", "--vq-output=elsewhere")
+        assert result.ret == 4
+        result.stderr.fnmatch_lines(
+            ["ERROR: another run is writing its results to *vq-results: wait for it, or give *"]
+        )
+        assert other.ret == 0
+        assert not (project.path / "vq-results").exists()
+        assert project.runpytest_inprocess("--vq-precisions=fp32").ret == 0
 
     def test_two_models_of_one_name(self, project, model) -> None:
         model("class Bad(Net): pass", name="twin")

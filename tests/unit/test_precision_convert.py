@@ -131,6 +131,12 @@ def test_a_head_that_does_not_exist_is_an_error_that_names_the_nearest():
         to(source, "int8", ["head"])
 
 
+def test_a_mistyped_head_is_an_error_that_names_the_nearest():
+    source = nn.ModuleDict({"body": nn.Linear(64, 64), "classifier": nn.Linear(64, 64)})
+    with pytest.raises(PrecisionError, match=r"no module 'clasifier'.*did you mean classifier\?"):
+        to(source, "int8", ["clasifier"])
+
+
 def test_the_output_projection_of_multi_head_attention_is_not_swapped():
     attention = nn.MultiheadAttention(64, 4, batch_first=True)
     source = nn.ModuleDict({"attention": attention, "fc": nn.Linear(64, 64)})

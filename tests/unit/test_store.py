@@ -330,7 +330,7 @@ def test_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         if len(synced) == 2:  # the first model's new content is on disk already
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store_module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(BaselineError, match=r"b\.json.*No space left.*free some space"):
         BaselineStore(tmp_path).append(DEVICE, NAME, [("a", SETUP, estimates(2.0)), ("b", SETUP, estimates(2.0))])
     assert len(synced) == 2

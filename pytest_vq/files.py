@@ -1,0 +1,82 @@
+"""Files that are whole or not there, grown by whole lines or replaced at once; and locks kept apart from them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_vq.errors import ResultsError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append ``line`` and wait until it is on the disk. Raises OSError where it does not fit whole."""
+    with path.open("ab", buffering=0) as file:
+        if file.write(line) != len(line):  # the disk is filling up
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.fsync(file.fileno())
+
+
+def stage(path: Path, content: bytes) -> Path:
+    """Put ``content`` on the disk beside ``path``, with its permissions, ready to replace it. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)  # left by a process that was killed
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, temporary)
+    except OSError:
+        discard(temporary)
+        raise
+    return temporary
+
+
+def discard(temporary: Path) -> None:
+    """Remove what `stage` left, if it is still there."""
+    with suppress(OSError):  # gone already, or the very error being raised
+        temporary.unlink()
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Make ``content`` the file at ``path``, at once. Raises OSError and leaves the old one where that fails."""
+    temporary = stage(path, content)
+    try:
+        temporary.replace(path)
+    finally:
+        discard(temporary)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` (dataclasses, mappings, plain values) to ``path``, replacing it whole, parents made as needed.
+
+    Raises ResultsError where it cannot be written.
+    """
+    import msgspec
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+    except OSError as error:
+        raise ResultsError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def lock_of(directory: Path, purpose: str) -> BaseFileLock:
+    """The lock of ``directory``, by its resolved path. It lies in the system's temporary directory.
+
+    Processes with different ``TMPDIR``, or on different machines, do not see each other's.
+    """
+    import filelock
+
+    key = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]
+    return filelock.FileLock(Path(tempfile.gettempdir()) / f"pytest-vq-{purpose}-{key}.lock", mode=0o666)
