@@ -88,19 +88,17 @@ class VqSession:
         if self.device_lost:
             return self._measure_afresh(item)
         try:
-            measured = self.bench.measure(case)
+            measured = self.bench.measure(case, profiled=self.options.save)
         except DeviceLostError:
             self.device_lost = True
             raise
         environment = self.bench.device.environment
         own = Estimates.of(measured.record, environment)
         others = tuple(taken[case.id] for taken in self._other_runs() if case.id in taken)
-        return Outcome(measured.record, environment, (own, *others), measured.samples_ms)
+        return Outcome(measured.record, environment, (own, *others), measured.samples_ms, measured.operators)
 
     def judge(self, case: Case, outcome: Outcome, item: pytest.Item) -> Outcome:
         """Compare with the baselines; a suspect is measured again, in fresh processes, before it is called one."""
-        if self.options.save and not self.device_lost:
-            outcome = replace(outcome, operators=self.bench.profile(case)[0])
         if self.options.gate == "off":
             return outcome
         verdict = self._decide(case, outcome, item)

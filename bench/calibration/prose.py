@@ -51,6 +51,8 @@ rule (10 % on time, 5 % on speedup), which carries no error guarantee.
 `cpu_deit_tiny`: DeiT-Tiny, random weights, FP32 and BF16 in turns, 80 samples each, on a shared 2-core virtual machine,
 idle or with two bursty CPU-bound neighbours; two baseline pairs are too few for a pool. `cpu_blocks`: three blocks of a
 vision model in FP32 and BF16 and a sentinel, 40 samples each, on such a machine under other people's load.
+`cpu_selftest`: the estimates of every unchanged process of one `pytest-vq selftest` (README), one pair, DeiT-Tiny INT4,
+with the sentinel, judged as one of 64.
 
 | recording (processes) | baseline processes | false FAIL | PASS | IMPROVED | processes | FAIL at +5 % | \
 FAIL at +10 % | PASS at +5 % |

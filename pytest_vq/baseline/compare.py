@@ -48,6 +48,7 @@ class Metric:
     slope: SlopePrior  # of the figure on the sentinel
     sentinel: Callable[[Estimates], float] | None = None  # log of its time; None where it says nothing here
     note: str = ""  # on the change, for a reader
+    has_own_interval: bool = False  # whether ``half_width`` is of the very estimate that ``log`` reads
 
     def pairs(self, processes: Sequence[Estimates]) -> list[Pair]:
         """Every process's figure and sentinel, in logs."""
@@ -61,7 +62,7 @@ class Scale:
     variance: float  # between processes, of logs, given the sentinel
     df: float
     slope: Slope
-    within: float  # variance that the processes' own intervals add, where only those are known
+    within: float  # variance that the processes' own intervals add to what is known from between them
     alphas: tuple[float, float]
     tolerance: float
     resolution: float
@@ -129,7 +130,10 @@ def _scale(case: Case, metric: Metric, recent: Sequence[Estimates], reference: S
     moments = Moments.of([metric.pairs(recent), metric.pairs(case.candidates)])
     slope = Slope.fit(moments, metric.slope, policy)
     if calibrated:
-        within, known = 0.0, prior or Prior(policy.default_prior_df, policy.default_prior_sigma**2, 0)
+        within, known = (
+            _excess(metric, recent, case.candidates),
+            prior or Prior(policy.default_prior_df, policy.default_prior_sigma**2, 0),
+        )
         alphas = policy.fail_error(case.comparisons, len(case.candidates)), policy.pass_error_per_look()
     else:
         within = _within(metric, reference) + _within(metric, case.candidates)
@@ -145,6 +149,14 @@ def moderated(prior: Prior, groups: Sequence[Sequence[float]], policy: Policy) -
     squares, df = stats.scatter(groups)
     variance, total = stats.moderate(squares, df, prior.df, prior.variance, policy)
     return float(variance), float(total)
+
+
+def _excess(metric: Metric, recent: Sequence[Estimates], fresh: Sequence[Estimates]) -> float:
+    """The variance that fresh processes have beyond the baseline's: a noisier hour, by their own intervals."""
+    if not metric.has_own_interval:
+        return 0.0
+    now, before = (_within(metric, group) * len(group) for group in (fresh, recent))
+    return max(0.0, now - before) / len(fresh)
 
 
 def _within(metric: Metric, processes: Sequence[Estimates]) -> float:

@@ -34,8 +34,8 @@ def latency(case: Case) -> Found:
     )
     if not recent:
         return _inconclusive(LATENCY, f"the baseline has {TOO_FEW}")
-    verdict, again = settle(case, _compared(case, _absolute(case), recent, anchor))
-    return _doubted(case, verdict, again, recent, seen)
+    found = settle(case, _compared(case, _absolute(case), recent, anchor))
+    return _unless_machine_changed(case, found, recent, math.inf) if seen else _unseen(case, found)
 
 
 def _has_interval(estimates: Estimates) -> bool:
@@ -105,23 +105,30 @@ def speedup(case: Case) -> Found | None:
         tolerances=(case.policy.speedup_tolerance, case.policy.uncalibrated_speedup_tolerance),
         slope=case.policy.speedup_slope,
         note=" time against FP32",
+        has_own_interval=True,
     )
-    return settle(case, _compared(case, metric, recent, anchor))
+    found = settle(case, _compared(case, metric, recent, anchor))
+    return _unless_machine_changed(case, found, recent, case.policy.drift_share)
 
 
 def _inconclusive(metric: str, why: str) -> Found:
     return MetricVerdict(metric, Status.INCONCLUSIVE, f"{metric}: {why}"), False
 
 
-def _doubted(case: Case, verdict: MetricVerdict, again: bool, recent: Sequence[Estimates], seen: bool) -> Found:
-    """Absolute time that changed on an unseen device, or while the machine itself changed, proves nothing."""
+def _unseen(case: Case, found: Found) -> Found:
+    """Absolute time that changed on a device that the baseline does not know proves nothing."""
+    verdict, _ = found
     if verdict.status not in (Status.FAIL, Status.IMPROVED):
-        return verdict, again and seen
-    if not seen:
-        why = f"this device ({case.candidates[-1].device_uuid}) is not among the baseline's: save it with --vq-save"
-        return replace(verdict, status=Status.INCONCLUSIVE, reason=f"{verdict.reason}; {why}"), False
-    moved = _sentinel_move(case, recent)
-    if moved is None:
+        return verdict, False
+    why = f"this device ({case.candidates[-1].device_uuid}) is not among the baseline's: save it with --vq-save"
+    return replace(verdict, status=Status.INCONCLUSIVE, reason=f"{verdict.reason}; {why}"), False
+
+
+def _unless_machine_changed(case: Case, found: Found, recent: Sequence[Estimates], share: float) -> Found:
+    """A change proves nothing where the machine changed too and may explain it: by ``share`` of how far it moved."""
+    verdict, again = found
+    moved = _sentinel_move(case, recent) if verdict.status in (Status.FAIL, Status.IMPROVED) else None
+    if moved is None or abs(math.log1p(verdict.effect or 0.0)) >= share * abs(math.log1p(moved)):
         return verdict, again
     why = f"but the sentinel, a fixed workload, moved by {percent(moved)}: the machine changed"
     return replace(verdict, status=Status.INCONCLUSIVE, reason=f"{verdict.reason}; {why}"), not case.last_look

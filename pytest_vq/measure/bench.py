@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean, median
 from typing import Any, TypeVar
@@ -38,10 +38,11 @@ _THROUGHPUT_S = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A record without a verdict, and the samples behind its latency, in milliseconds."""
+    """A record without a verdict, the samples behind its latency (ms) and, where asked for, its operators."""
 
     record: Record
     samples_ms: tuple[float, ...]
+    operators: Mapping[str, Operator] = field(default_factory=dict)
 
 
 class Bench:
@@ -69,9 +70,9 @@ class Bench:
         if self._device is not None:
             self._device.release()
 
-    def measure(self, case: Case) -> Measured:
+    def measure(self, case: Case, *, profiled: bool = False) -> Measured:
         """Measure ``case``. Raises a ``VqError`` that names the pair; the next pair is unharmed by it."""
-        return self._alone(case, self._measure)
+        return self._alone(case, partial(self._measure, profiled=profiled))
 
     def profile(self, case: Case) -> Profile:
         """What one warm request of ``case`` spends its time in, largest first, and who holds its memory at the peak."""
@@ -116,7 +117,7 @@ class Bench:
             self._reference = Reference.of(model, self._options.weights)
         return self._reference
 
-    def _measure(self, case: Case, reference: Reference) -> Measured:
+    def _measure(self, case: Case, reference: Reference, profiled: bool) -> Measured:
         reference.answer(case.batch)  # before the mark: its forward must not count as the candidate's
         fp32_peak_bytes = None if case.is_reference else self._reference_peak_bytes(case, reference)
         self.device.memory.mark()
@@ -140,7 +141,8 @@ class Bench:
             disturbance=self.device.telemetry.disturbance(before, after),
             telemetry={"before": before, "after": after},
         )
-        return Measured(record, times.samples.times_ms)
+        operators = profile_operators(request, self.device.torch_device) if profiled else {}
+        return Measured(record, times.samples.times_ms, operators)
 
     def _warm_scheme(self, scheme: PrecisionSpec) -> None:
         """Use a scheme once on a small layer: libraries load code and take workspaces at their first call.

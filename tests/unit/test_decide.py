@@ -183,26 +183,43 @@ def test_disturbed_times_prove_nothing(factor: float) -> None:
     assert not verdict.look_again
 
 
-@pytest.mark.parametrize("factor", [0.8, 1.2])
-def test_a_moved_sentinel_makes_absolute_time_inconclusive(factor: float) -> None:
-    verdict = judge(*[process(factor, sentinel_ms=3.3)] * 3)
-    assert statuses(verdict)["latency"] is Status.INCONCLUSIVE
-    assert "sentinel" in metric(verdict, "latency").reason
-    assert statuses(verdict)["speedup"] in (Status.FAIL, Status.IMPROVED)
-
-
 def paced(pace: float, factor: float = 1.0, share: float = 0.6) -> Estimates:
     """A process on a machine whose sentinel took ``pace`` as long as usual, which the model follows by ``share``."""
     shape = {"speedup": 1.4 / factor, "speedup_low": 1.39 / factor, "speedup_high": 1.41 / factor}
     return process(factor * pace**share, sentinel_ms=3.0 * pace, **shape)
 
 
-PACES = (0.96, 1.03, 0.99, 1.05, 1.0, 0.97, 1.02, 1.04, 0.98, 1.01)
+PACED = entry_of(tuple(paced(pace) for pace in (0.96, 1.03, 0.99, 1.05, 1.0, 0.97, 1.02, 1.04, 0.98, 1.01)))
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.25])
+def test_a_moved_sentinel_makes_a_changed_absolute_time_inconclusive(factor: float) -> None:
+    verdict = judge(*[paced(1.2, factor)] * 3, entry=PACED)
+    assert statuses(verdict)["latency"] is Status.INCONCLUSIVE
+    assert "moved by +19.5 %: the machine changed" in metric(verdict, "latency").reason
+    assert statuses(verdict)["speedup"] in (Status.FAIL, Status.IMPROVED)
+
+
+@pytest.mark.parametrize("factor", [0.92, 1.08])
+def test_a_paired_ratio_proves_nothing_that_the_machines_own_change_may_explain(factor: float) -> None:
+    usual, moved = (metric(judge(*[paced(pace, factor)] * 3, entry=PACED), "speedup") for pace in (1.0, 1.2))
+    assert usual.status in (Status.FAIL, Status.IMPROVED)
+    assert moved.status is Status.INCONCLUSIVE
+    assert "the machine changed" in moved.reason
+
+
+def test_fresh_processes_that_are_less_sure_of_themselves_need_more_proof() -> None:
+    entry = entry_of(noisy(15))
+    sure = [process(1.06)] * 3
+    unsure = [replace(p, speedup_low=p.speedup / 1.08, speedup_high=p.speedup * 1.08) for p in sure]  # type: ignore[operator]
+    assert statuses(judge(*sure, entry=entry))["speedup"] is Status.FAIL
+    assert statuses(judge(*unsure, entry=entry))["speedup"] is Status.INCONCLUSIVE
+    much_slower = [replace(p, speedup=(p.speedup or 0) / 1.3) for p in unsure]
+    assert statuses(judge(*much_slower, entry=entry))["speedup"] is Status.FAIL
 
 
 def test_a_pace_that_the_model_follows_is_taken_out() -> None:
-    entry = entry_of(tuple(map(paced, PACES)))
-    latency = metric(judge(*[paced(1.04)] * 3, entry=entry), "latency")
+    latency = metric(judge(*[paced(1.04)] * 3, entry=PACED), "latency")
     assert latency.status is Status.PASS
     assert latency.effect == pytest.approx(0, abs=0.003)
     assert "given the sentinel" in latency.reason
@@ -210,8 +227,7 @@ def test_a_pace_that_the_model_follows_is_taken_out() -> None:
 
 @pytest.mark.parametrize("pace", [0.97, 1.0, 1.04])
 def test_a_slowdown_is_found_at_any_usual_pace(pace: float) -> None:
-    entry = entry_of(tuple(map(paced, PACES)))
-    latency = metric(judge(*[paced(pace, 1.05)] * 3, entry=entry), "latency")
+    latency = metric(judge(*[paced(pace, 1.05)] * 3, entry=PACED), "latency")
     assert latency.status is Status.FAIL
     assert latency.effect == pytest.approx(0.05, abs=0.003)
 
