@@ -58,6 +58,16 @@ def test_a_gate_that_misses_or_cries_wolf_is_said_to_be_wrong(
     assert "wrong here" in capsys.readouterr().out
 
 
+def test_a_gate_that_admits_doubt_is_not_called_wrong(
+    runs: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    honest = selftest._pytest
+    doubtful = replace(RECORD, verdict=Status.INCONCLUSIVE)
+    monkeypatch.setattr(selftest, "_pytest", lambda *a: replace(honest(*a), record=doubtful))
+    assert main(["selftest", *OPTIONS]) == 0
+    assert "never wrong, and left 8 comparisons undecided" in capsys.readouterr().out
+
+
 def test_what_was_found_before_an_interruption_is_reported(
     runs: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
