@@ -1,45 +1,70 @@
-"""Keep the unchanged processes of a selftest for the replays.
+"""Keep fresh processes that measured unchanged code, for the replays.
 
-``python -m bench.calibration.collect vq-selftest OUT.jsonl``: every fresh process that measured unchanged code, for the
-baseline or to be compared with it, one a line, in the order they ran.
+``python -m bench.calibration.collect OUT.jsonl RESULTS...``: each process of each run (an output directory of pytest,
+such as one of ``--vq-runs 20``, or a selftest's ``baseline-*`` and ``unchanged-*``), one a line, in the order they ran.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
-from pytest_vq.record import Estimates, Record
+from pytest_vq.record import Estimates
 from pytest_vq.report.results import read_results
 
 
-def unchanged(selftest: Path) -> list[tuple[Record, Estimates]]:
-    """Each process of unchanged code under ``selftest``, its output directory; which machine it was is left out."""
-    found = []
-    for pattern in ("baseline-*", "unchanged-*"):
-        for run in sorted(selftest.glob(pattern), key=lambda path: int(path.name.rpartition("-")[2])):
-            for row in read_results(run).rows:
-                found += [(row.record, replace(e, device_uuid="recorded", commit=None)) for e in row.estimates]
-    return sorted(found, key=lambda pair: pair[1].date_utc)
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One process: its estimates by workload, ``model/precision``."""
+
+    condition: str
+    threads: int | None
+    estimates: dict[str, Estimates]
+
+    @property
+    def date_utc(self) -> str:
+        """When its first pair was measured."""
+        return min(e.date_utc for e in self.estimates.values())
+
+
+def processes_of(run: Path, condition: str) -> list[Line]:
+    """The processes of one run."""
+    rows = read_results(run).rows
+    count = min(len(row.estimates) for row in rows)  # a suspect has more than the others
+    return [
+        Line(
+            condition,
+            rows[0].record.setup.threads,
+            {f"{row.record.model}/{row.record.precision}": _anonymous(row.estimates[number]) for row in rows},
+        )
+        for number in range(count)
+    ]
+
+
+def _anonymous(estimates: Estimates) -> Estimates:
+    versions = {name: version for name, version in estimates.versions.items() if name != "kernel"}
+    return replace(estimates, device_uuid="recorded", versions=versions, commit=None)
+
+
+def collect(runs: Sequence[Path], condition: str) -> list[Line]:
+    """All processes of ``runs``, oldest first."""
+    lines = [line for run in runs for line in processes_of(run, condition)]
+    return sorted(lines, key=lambda line: line.date_utc)
 
 
 def main() -> None:
     """Append the processes to a file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("selftest", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("results", type=Path, nargs="+")
     parser.add_argument("--condition", default="shared", help="a word for the state of the machine; default shared")
     arguments = parser.parse_args()
     with arguments.out.open("ab") as file:
-        for record, estimates in unchanged(arguments.selftest):
-            line = {
-                "condition": arguments.condition,
-                "threads": record.setup.threads,
-                "estimates": {f"{record.model}/{record.precision}": estimates},
-            }
+        for line in collect(arguments.results, arguments.condition):
             file.write(msgspec.json.encode(line) + b"\n")
 
 

@@ -128,13 +128,24 @@ class Tally:
         return self.statuses[status] / max(self.statuses.total(), 1)
 
 
-def replay(recording: Recording, baseline: int, factor: float, draws: int, comparisons: int = 64) -> Tally:
-    """Draw baselines and fresh processes ``draws`` times; judge every workload that is not FP32, with up to 3 looks."""
+def replay(
+    recording: Recording,
+    baseline: int,
+    factor: float,
+    draws: int,
+    later: Recording | None = None,
+    comparisons: int = 64,
+) -> Tally:
+    """Draw baselines and fresh processes ``draws`` times; judge every workload that is not FP32, with up to 3 looks.
+
+    The fresh processes are those of another hour where ``later`` is given.
+    """
     rng = random.Random(0)
     statuses: Counter[Status] = Counter()
     used = 0
     for _ in range(draws):
-        drawn = rng.sample(recording.processes, baseline + LOOKS)
+        drawn = rng.sample(recording.processes, baseline + (0 if later else LOOKS))
+        drawn += rng.sample(later.processes, LOOKS) if later else []
         entries = {w: entry_of(w, drawn[:baseline]) for w in recording.workloads}
         noise = learn_noise(entries.values())
         for workload in (w for w in recording.workloads if not w.endswith("/fp32")):

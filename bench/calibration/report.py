@@ -82,13 +82,14 @@ def _simulated(scale: float) -> Iterator[str]:
                 for size in (0.05, 0.10)
             ]
             found = [np.concatenate([o.fails for o in group]) for group in changed]
+            found_at_once = np.concatenate([o.fails_at_once for o in changed[0]]).mean()
             missed = np.concatenate([o.passes for o in changed[0]])
             cells = [
                 scenario.name,
                 f"{100 * scenario.sigma:g} %",
                 str(baseline),
                 _percent(suites, 2),
-                _percent(once, 2),
+                f"{_percent(once, 2)} / {_percent(found_at_once)}",
                 _percent(passes),
                 f"{looks.mean():.2f}",
                 f"{_percent(found[0].mean())} ({_percent(found[0][:, :FP32].mean())})",

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_ab import ENVIRONMENT, RECORD
 
 from pytest_vq.baseline.decide import decide
 from pytest_vq.baseline.policy import DEFAULT
 from pytest_vq.baseline.stats import GIVEN_SENTINEL, Noise, Prior
 from pytest_vq.record import Anchor, Entry, Estimates, Setup, Status
+from pytest_vq.report.results import ResultsWriter
 from pytest_vq.verdict import Tolerances
 
 
@@ -118,3 +120,27 @@ def test_recorded_processes_of_unchanged_code_do_not_fail(calibration: Any) -> N
     idle = next(r for r in replay.recordings() if r.name == "cpu_deit_tiny, idle, 1 thread")
     assert replay.replay(idle, 15, 1.0, 25).share(Status.FAIL) == 0
     assert replay.replay(idle, 15, 1.10, 25).share(Status.FAIL) == 1
+
+
+def test_processes_of_runs_are_kept_in_the_order_they_ran(calibration: Any, tmp_path: Path) -> None:
+    collect, replay = calibration("collect"), calibration("replay")
+    machine = replace(ENVIRONMENT, device_uuid="CPU-1", commit="abc")
+    for name, dates in (("late", ("3", "4")), ("early", ("1", "2"))):
+        first, *others = (replace(Estimates.of(RECORD, machine), date_utc=date) for date in dates)
+        writer = ResultsWriter(tmp_path / name, {})
+        writer.add(RECORD, replace(machine, date_utc=first.date_utc), others)
+        writer.close()
+    lines = collect.collect([tmp_path / "late", tmp_path / "early"], "calm")
+    assert [line.date_utc for line in lines] == ["1", "2", "3", "4"]
+    (estimates,) = lines[0].estimates.values()
+    assert (estimates.device_uuid, estimates.commit) == ("recorded", None)
+    assert replay.slowed(estimates, 1.1).latency_ms == pytest.approx(1.1 * estimates.latency_ms)
+
+
+def test_a_later_hour_is_judged_by_the_baseline_of_an_earlier_one(calibration: Any) -> None:
+    replay = calibration("replay")
+    idle, busy = (
+        next(r for r in replay.recordings() if r.name == f"cpu_deit_tiny, {name}, 1 thread")
+        for name in ("idle", "busy")
+    )
+    assert replay.replay(idle, 15, 1.0, 25, later=busy).share(Status.FAIL) == 0
