@@ -51,8 +51,10 @@ rule (10 % on time, 5 % on speedup), which carries no error guarantee.
 `cpu_deit_tiny`: DeiT-Tiny, random weights, FP32 and BF16 in turns, 80 samples each, on a shared 2-core virtual machine,
 idle or with two bursty CPU-bound neighbours; two baseline pairs are too few for a pool. `cpu_blocks`: three blocks of a
 vision model in FP32 and BF16 and a sentinel, 40 samples each, on such a machine under other people's load.
-`cpu_selftest`: the estimates of every unchanged process of one `pytest-vq selftest` (README), one pair, DeiT-Tiny INT4,
-with the sentinel, judged as one of 64.
+`cpu_hours`: DeiT-Tiny INT4 and INT8 with the sentinel, beside tests on the other core, and while the host was
+overloaded. `cpu_selftest`: the estimates of every unchanged process of one `pytest-vq selftest` (README), DeiT-Tiny
+INT4 with the sentinel, and of as many as the next hour gave. In the last rows the fresh processes are of another hour
+than the baseline: there, doubt is right.
 
 | recording (processes) | baseline processes | false FAIL | PASS | IMPROVED | processes | FAIL at +5 % | \
 FAIL at +10 % | PASS at +5 % |

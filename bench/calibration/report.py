@@ -26,6 +26,11 @@ from .suite import Array, Measured, Outcome, decide_suites
 PAIRS, FP32 = 64, 16  # FP32's own rows have no speedup
 SUITES, CHANGED_SUITES, DRAWS = 4000, 300, 200
 BASELINES = (5, 15)
+LATER = (
+    ("cpu_deit_tiny, idle, 1 thread", "cpu_deit_tiny, busy, 1 thread"),
+    ("cpu_hours, beside tests, 1 thread", "cpu_hours, overloaded, 1 thread"),
+    ("cpu_selftest, first hour, 1 thread", "cpu_selftest, second hour, 1 thread"),
+)
 TIME_SHARES, RATIO_SHARES = (0.3, 1.0), (-0.3, 0.3)  # of the machine's pace that a pair follows; as seen on a CPU
 
 
@@ -101,13 +106,14 @@ def _simulated(scale: float) -> Iterator[str]:
 
 def _replayed(scale: float) -> Iterator[str]:
     draws = max(int(DRAWS * scale), 10)
-    for recording in recordings():
+    known = {recording.name: recording for recording in recordings()}
+    for recording, later in [(r, None) for r in known.values()] + [(known[a], known[b]) for a, b in LATER]:
+        name = f"{recording.name} ({len(recording.processes)})"
         for baseline in (1, *BASELINES):
-            tallies = [replay(recording, baseline, factor, draws) for factor in (1.0, 1.05, 1.10)]
-            same, five, ten = tallies
+            same, five, ten = (replay(recording, baseline, factor, draws, later) for factor in (1.0, 1.05, 1.10))
             yield _row(
                 [
-                    f"{recording.name} ({len(recording.processes)})",
+                    f"{later.name} v a baseline of: {name}" if later else name,
                     str(baseline),
                     _percent(same.share(Status.FAIL), 2),
                     _percent(same.share(Status.PASS)),
