@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_vq.baseline.decide import decide
+from pytest_vq.baseline.policy import DEFAULT
 from pytest_vq.baseline.stats import learn_noise
 from pytest_vq.baseline.store import BaselineStore
 from pytest_vq.child import run_child
@@ -150,12 +151,13 @@ def _conclusion(wrong: int, undecided: int) -> str:
 
 
 def _detectable(args: argparse.Namespace, output: Path, unchanged: Sequence[Row]) -> list[str]:
-    """The smallest slowdown each timed metric could have seen, by the last unchanged run's decision."""
+    """The smallest change of each metric that would have failed, by the decision on the last unchanged processes."""
     last = unchanged[-1]
+    fresh = [row.estimates[0] for row in unchanged[-DEFAULT.max_looks :]]  # as many as it takes to FAIL
     store, slug = BaselineStore(output / "baselines"), last.environment.device_slug
     entries = store.entries(slug, args.model)
     decided = decide(
-        last.estimates,
+        fresh,
         last.record.setup,
         entries,
         learn_noise(entries),
@@ -164,7 +166,7 @@ def _detectable(args: argparse.Namespace, output: Path, unchanged: Sequence[Row]
         comparisons=1,
     )
     return [
-        f"smallest slowdown that {metric.metric} gates here: {metric.detectable:.1%} ({len(last.estimates)} fresh)"
+        f"smallest change of {metric.metric} that fails here: {metric.detectable:.1%} ({len(fresh)} fresh processes)"
         for metric in decided.metrics
         if metric.detectable is not None
     ]

@@ -38,7 +38,7 @@ def test_a_gate_that_is_right(runs: list[tuple[str, ...]], capsys: pytest.Captur
     printed = " ".join(capsys.readouterr().out.split())
     for words in ("unchanged 0 of 2 2 PASS", "5% slower 2 of 2", "32 MiB more 2 of 2", "right every time"):
         assert words in printed
-    assert "smallest slowdown that latency gates here: " in printed
+    assert "smallest change of latency that fails here: " in printed
     assert len(runs) == 6 + 2 * 4
     # The kinds take turns: a slow hour of the machine meets them all.
     assert runs[6:10] == runs[10:14]
