@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_vq.baseline.bounds import MEMORY
 from pytest_vq.baseline.decide import decide
 from pytest_vq.baseline.policy import DEFAULT
 from pytest_vq.baseline.stats import learn_noise
@@ -23,10 +24,10 @@ from pytest_vq.baseline.store import BaselineStore
 from pytest_vq.child import run_child
 from pytest_vq.errors import MeasurementError, ResultsError
 from pytest_vq.files import write_json
-from pytest_vq.record import Status
+from pytest_vq.record import Estimates, Status
 from pytest_vq.report.results import Row
 from pytest_vq.report.text import table
-from pytest_vq.verdict import Tolerances
+from pytest_vq.verdict import Tolerances, Verdict
 
 _SUITE = """
 def test_precision(vq_case, vq_bench):
@@ -42,6 +43,7 @@ class Condition:
     name: str
     arguments: tuple[str, ...]
     should_fail: bool
+    metric: str | None = None  # whose verdict counts; None for the row's
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +103,10 @@ def _conditions(args: argparse.Namespace) -> list[Condition]:
         conditions.append(Condition(f"{fraction:.0%} slower", (*provoke, slowdown), should_fail=True))
     if args.allocation:
         allocation = f"--provoke-allocation={args.precision}={args.allocation}"
-        conditions.append(Condition(f"{args.allocation} MiB more", (*provoke, allocation), should_fail=True))
+        # Taking memory takes time too: that must not be what is found.
+        conditions.append(
+            Condition(f"{args.allocation} MiB more", (*provoke, allocation), should_fail=True, metric=MEMORY)
+        )
     return conditions
 
 
@@ -129,7 +134,7 @@ def _report(
 ) -> tuple[str, int]:
     rows, wrong, undecided = [], 0, 0
     for condition in conditions:
-        verdicts = Counter(row.record.verdict for row in found[condition.name])
+        verdicts = Counter(_status(args, output, condition, row) for row in found[condition.name])
         failed, runs = verdicts[_FOUND], len(found[condition.name])
         undecided += verdicts[Status.INCONCLUSIVE]
         wrong += runs - failed - verdicts[Status.INCONCLUSIVE] if condition.should_fail else failed
@@ -152,24 +157,27 @@ def _conclusion(wrong: int, undecided: int) -> str:
 
 def _detectable(args: argparse.Namespace, output: Path, unchanged: Sequence[Row]) -> list[str]:
     """The smallest change of each metric that would have failed, by the decision on the last unchanged processes."""
-    last = unchanged[-1]
     fresh = [row.estimates[0] for row in unchanged[-DEFAULT.max_looks :]]  # as many as it takes to FAIL
-    store, slug = BaselineStore(output / "baselines"), last.environment.device_slug
-    entries = store.entries(slug, args.model)
-    decided = decide(
-        fresh,
-        last.record.setup,
-        entries,
-        learn_noise(entries),
-        Tolerances(),
-        min_sqnr_db=None,
-        comparisons=1,
-    )
+    decided = _decided(args, output, unchanged[-1], fresh)
     return [
         f"smallest change of {metric.metric} that fails here: {metric.detectable:.1%} ({len(fresh)} fresh processes)"
         for metric in decided.metrics
         if metric.detectable is not None
     ]
+
+
+def _status(args: argparse.Namespace, output: Path, condition: Condition, row: Row) -> Status | None:
+    if condition.metric is None:
+        return row.record.verdict
+    metrics = _decided(args, output, row, row.estimates).metrics
+    return next((m.status for m in metrics if m.metric == condition.metric), Status.INCONCLUSIVE)
+
+
+def _decided(args: argparse.Namespace, output: Path, row: Row, fresh: Sequence[Estimates]) -> Verdict:
+    """The decision on ``fresh``, processes of the pair of ``row``, as its own run made it."""
+    entries = BaselineStore(output / "baselines").entries(row.environment.device_slug, args.model)
+    noise, setup = learn_noise(entries), row.record.setup
+    return decide(fresh, setup, entries, noise, Tolerances(), min_sqnr_db=None, comparisons=1)
 
 
 def _say(text: str) -> None:

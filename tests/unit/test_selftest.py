@@ -22,7 +22,9 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, ...
 
     def fake(args, output: Path, name: str, extra: tuple[str, ...]) -> Row:
         taken.append(extra)
-        estimates = Estimates.of(replace(RECORD, sentinel_ms=1.0 + 0.001 * len(taken)), ENVIRONMENT)
+        memory = 2**30 if any("alloc" in word for word in extra) else 2**20
+        record = replace(RECORD, sentinel_ms=1.0 + 0.001 * len(taken), peak_memory_bytes=memory)
+        estimates = Estimates.of(record, ENVIRONMENT)
         if "--vq-save" in extra:
             BaselineStore(output / "baselines").append("cpu", "CPU", [("net", RECORD.setup, estimates)])
         verdict = Status.FAIL if any("slow" in word or "alloc" in word for word in extra) else Status.PASS
@@ -65,7 +67,23 @@ def test_a_gate_that_admits_doubt_is_not_called_wrong(
     doubtful = replace(RECORD, verdict=Status.INCONCLUSIVE)
     monkeypatch.setattr(selftest, "_pytest", lambda *a: replace(honest(*a), record=doubtful))
     assert main(["selftest", *OPTIONS]) == 0
-    assert "never wrong, and left 8 comparisons undecided" in capsys.readouterr().out
+    assert "never wrong, and left 6 comparisons undecided" in capsys.readouterr().out
+
+
+def test_an_allocation_is_not_found_by_its_slowness(
+    runs: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    honest = selftest._pytest
+
+    def unseen(*given: object) -> Row:
+        row = honest(*given)
+        return replace(row, estimates=tuple(replace(e, peak_memory_bytes=2**20) for e in row.estimates))
+
+    monkeypatch.setattr(selftest, "_pytest", unseen)
+    assert main(["selftest", *OPTIONS]) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "32 MiB more 0 of 2 2 PASS" in printed
+    assert "wrong here, 2 times" in printed
 
 
 def test_what_was_found_before_an_interruption_is_reported(
