@@ -130,10 +130,8 @@ def _scale(case: Case, metric: Metric, recent: Sequence[Estimates], reference: S
     moments = Moments.of([metric.pairs(recent), metric.pairs(case.candidates)])
     slope = Slope.fit(moments, metric.slope, policy)
     if calibrated:
-        within, known = (
-            _excess(metric, recent, case.candidates),
-            prior or Prior(policy.default_prior_df, policy.default_prior_sigma**2, 0),
-        )
+        within = _excess(metric, recent, case.candidates)
+        known = prior or Prior(policy.default_prior_df, policy.default_prior_sigma**2, 0)
         alphas = policy.fail_error(case.comparisons, len(case.candidates)), policy.pass_error_per_look()
     else:
         within = _within(metric, reference) + _within(metric, case.candidates)
