@@ -39,9 +39,8 @@ class Policy:
     uncalibrated_speedup_tolerance: float = 0.05
     uncalibrated_sigma: float = 0.01
     uncalibrated_error: float = 0.025  # one-sided, a look: a 95 % interval that excludes no change, or the resolution
-    min_processes: int = (
-        5  # without a pool; with fewer, t quantiles make the "calibrated" rule blinder than the wide one
-    )
+    # Without a pool; with fewer, t quantiles make the calibrated rule blinder than the wide one.
+    min_processes: int = 5
     min_error_df: float = 4.0  # with a pool: the prior's and the pair's own degrees of freedom
 
     # The pool of noise. Without one, a weak prior at what shared CPUs show for low quantiles and paired ratios.
@@ -50,9 +49,7 @@ class Policy:
     sigma_floor: float = 0.001  # the event clock's 0.5 us on the shortest interval timed, 0.5 ms
     min_pool_pairs: int = 3
     max_prior_df_per_pair: float = 3.0  # k pairs cannot prove that all sigmas are equal
-    wild_p: float = (
-        0.001  # a pair whose own variance is this unlikely under the quieter half's teaches nothing of others
-    )
+    wild_p: float = 0.001  # a pair whose variance is this unlikely beside the quieter half's teaches nothing of others
     outlier_p: float = 0.01  # a pair whose own variance is this unlikely under the prior is judged on its own
 
     # The share of the sentinel's changes that a time follows: none or all of it are one sd away. A paired ratio should
@@ -66,7 +63,7 @@ class Policy:
     drift_p: float = 0.001
     drift_minimum: float = 0.03
     drift_share: float = 0.75
-    drift_sigma: float = 0.02  # where nothing better is known: a 10 % quantile's between processes on a shared CPU
+    drift_sigma: float = 0.02  # of the sentinel between processes, where nothing better is known: a shared CPU's
 
     # Memory and size.
     memory_repeat_bytes: int = 512 * 1024  # below any tensor worth a name; used where repeats agree to the byte
