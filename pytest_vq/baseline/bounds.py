@@ -33,8 +33,9 @@ def memory(
 def _memory_tolerance(setup: Setup, recent: Sequence[int], marked: float | None, policy: Policy) -> tuple[float, float]:
     """``(relative, at least bytes)``. A marker cannot make a CPU's figures finer than they are."""
     if setup.threads is not None:
-        relative = policy.cpu_memory_relative if marked is None else marked
-        return relative, policy.cpu_memory_minimum_bytes
+        relative, least = policy.cpu_memory(len(recent))
+        spread = policy.cpu_memory_spread * (max(recent) - min(recent))
+        return relative if marked is None else marked, max(least, spread)
     if marked is not None:
         return marked, 0.0
     if len(set(recent)) < len(recent):

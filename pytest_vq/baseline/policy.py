@@ -71,10 +71,21 @@ class Policy:
     memory_minimum_bytes: int = 2 * 1024**2
     cpu_memory_relative: float = 0.05  # resident memory moves in whole arenas
     cpu_memory_minimum_bytes: int = 4 * 1024**2
+    # Between processes of one code it moved by up to a half (convolutions: 78 ... 104 MiB), for others by nothing: by
+    # twice what the recent processes spanned, and by as much as was ever seen where they are too few to tell.
+    cpu_memory_spread: float = 2.0
+    uncalibrated_cpu_memory_relative: float = 0.5
+    uncalibrated_cpu_memory_minimum_bytes: int = 16 * 1024**2
     size_relative: float = 0.001  # bytes of weights are deterministic; names and alignment in the file's header are not
     size_minimum_bytes: int = 4 * 1024
 
     power: float = 0.9  # "could have seen" means: would have failed this often
+
+    def cpu_memory(self, processes: int) -> tuple[float, float]:
+        """``(relative, at least bytes)`` that resident memory may grow, known from so many processes."""
+        if processes < self.min_processes:
+            return self.uncalibrated_cpu_memory_relative, self.uncalibrated_cpu_memory_minimum_bytes
+        return self.cpu_memory_relative, self.cpu_memory_minimum_bytes
 
     def fail_error(self, comparisons: int, processes: int) -> float:
         """The one-sided error of a single comparison after a number of fresh processes."""
