@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_vq.errors import ResultsError
+from pytest_vq.errors import ResultsError, VqError
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -80,3 +80,15 @@ def lock_of(directory: Path, purpose: str) -> BaseFileLock:
 
     key = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]
     return filelock.FileLock(Path(tempfile.gettempdir()) / f"pytest-vq-{purpose}-{key}.lock", mode=0o666)
+
+
+def acquire(lock: BaseFileLock, error: type[VqError], busy: str, timeout_s: float = 0.0) -> None:
+    """Take ``lock``, waiting at most ``timeout_s``. Raises ``error``, saying ``busy`` where another holds it."""
+    import filelock
+
+    try:
+        lock.acquire(timeout=timeout_s)
+    except filelock.Timeout as raised:
+        raise error(busy) from raised
+    except OSError as raised:
+        raise error(f"cannot take the lock {lock.lock_file}: {raised}; set TMPDIR elsewhere") from raised

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_vq.errors import ResultsError
-from pytest_vq.files import lock_of
+from pytest_vq.files import acquire, lock_of
 from pytest_vq.fresh import run_afresh
 from pytest_vq.record import Status
 from pytest_vq.report import benchmark
@@ -124,14 +124,6 @@ class Run:
 
 def _claimed(output: Path) -> BaseFileLock:
     """Keep other runs out of ``output``: two in one directory would lose each other's rows."""
-    import filelock
-
-    lock = lock_of(output, "results")
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout as error:
-        message = f"another run is writing its results to {output}"
-        raise ResultsError(f"{message}: wait for it, or give --vq-output another directory") from error
-    except OSError as error:
-        raise ResultsError(f"cannot lock {output} through {lock.lock_file}: {error}; set TMPDIR elsewhere") from error
+    lock, wait = lock_of(output, "results"), "wait for it, or give --vq-output another directory"
+    acquire(lock, ResultsError, f"another run is writing its results to {output}: {wait}")
     return lock

@@ -53,7 +53,7 @@ idle or with two bursty CPU-bound neighbours; two baseline pairs are too few for
 vision model in FP32 and BF16 and a sentinel, 40 samples each, on such a machine under other people's load.
 `cpu_hours`: DeiT-Tiny INT4 and INT8 with the sentinel, beside tests on the other core, and while the host was
 overloaded. `cpu_selftest`: the estimates of every unchanged process of one `pytest-vq selftest` (README), DeiT-Tiny
-INT4 with the sentinel, and of as many as the next hour gave. In the last rows the fresh processes are of another hour
+INT4 with the sentinel, and of 20 more the next hour. In the last rows the fresh processes are of another hour
 than the baseline: there, doubt is right.
 
 | recording (processes) | baseline processes | false FAIL | PASS | IMPROVED | processes | FAIL at +5 % | \

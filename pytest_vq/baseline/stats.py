@@ -117,13 +117,8 @@ def _grouped(keyed: Iterable[tuple[Any, float, float]]) -> list[list[Pair]]:
 
 def scatter(groups: Iterable[Sequence[float]]) -> tuple[float, int]:
     """The sum of squares around each group's mean, and its degrees of freedom."""
-    squares, df = 0.0, 0
-    for values in groups:
-        if len(values) > 1:
-            mean = sum(values) / len(values)
-            squares += sum((v - mean) ** 2 for v in values)
-            df += len(values) - 1
-    return squares, df
+    moments = Moments.of([(value, 0.0) for value in values] for values in groups)
+    return moments.figure, moments.df
 
 
 def fit_prior(variances: Sequence[float], dfs: Sequence[float], policy: Policy = DEFAULT) -> Prior:
@@ -141,9 +136,8 @@ def fit_prior(variances: Sequence[float], dfs: Sequence[float], policy: Policy =
     s2 = np.maximum(np.asarray(variances, dtype=float), policy.sigma_floor**2)
     df = np.asarray(dfs, dtype=float)
     logs = np.log(s2) - psi(df / 2) + np.log(df / 2)
-    below = logs[logs <= np.median(logs)]
     middle = float(np.median(logs))
-    first = _prior_of(middle, float(((below - middle) ** 2).mean()), df, policy)
+    first = _prior_of(middle, float(((logs[logs <= middle] - middle) ** 2).mean()), df, policy)
     usual = fdtrc(df, first.df, s2 / first.variance) >= policy.wild_p
     logs, df = logs[usual], df[usual]
     return _prior_of(float(logs.mean()), float(logs.var(ddof=1)) if len(logs) > 1 else 0.0, df, policy)

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from pytest_vq.baseline import format as layout
 from pytest_vq.baseline.format import BaselineFile
 from pytest_vq.errors import BaselineError
-from pytest_vq.files import discard, lock_of, stage
+from pytest_vq.files import acquire, discard, lock_of, stage
 from pytest_vq.record import Anchor, Entry, Estimates, Operator, Setup
 
 PROCESSES_KEPT = 20
@@ -167,20 +167,12 @@ class BaselineStore:
 
     @contextmanager
     def _locked(self, device_slug: str) -> Iterator[None]:
-        import filelock
-
         directory = layout.device_directory(self.root, device_slug)
         with _explained("create", directory):
             directory.mkdir(parents=True, exist_ok=True)
             lock = lock_of(directory, "baselines")
-        path = lock.lock_file
-        try:
-            lock.acquire(timeout=LOCK_TIMEOUT_S)
-        except filelock.Timeout as error:
-            message = f"another process has held the lock of {directory} for {LOCK_TIMEOUT_S:.0f} s: {path}"
-            raise BaselineError(f"{message}; wait for it, or end it") from error
-        except OSError as error:
-            raise BaselineError(f"cannot lock {directory} through {path}: {error}; set TMPDIR elsewhere") from error
+        held = f"another process has held the lock of {directory} for {LOCK_TIMEOUT_S:.0f} s: {lock.lock_file}"
+        acquire(lock, BaselineError, f"{held}; wait for it, or end it", LOCK_TIMEOUT_S)
         try:
             yield
         finally:

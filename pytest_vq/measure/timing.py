@@ -15,7 +15,7 @@ from pytest_vq.record import Samples
 _MIN_FOR_P95, _MIN_FOR_P99 = 60, 300  # below these a tail quantile is one sample's luck
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution
 # Calls longer than the sentinel's cannot dodge a neighbour's bursts as well: what they meet at their 10 % quantile, its
-# shorter ones meet at a higher one. Of those tried on a shared CPU, idle and busy, this one explained most.
+# shorter ones meet at a higher one. Of 10, 25 and 50 %, tried on a shared CPU, this one did well both calm and busy.
 SENTINEL_QUANTILE = 0.25
 _LAUNCH_BOUND = 1.1  # latency / device time above which precision cannot show
 

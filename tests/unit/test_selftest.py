@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,15 +48,16 @@ def test_a_gate_that_is_right(runs: list[tuple[str, ...]], capsys: pytest.Captur
     assert len(set(runs[6:10])) == 4
 
 
+def alter(monkeypatch: pytest.MonkeyPatch, change: Callable[[Row], Row]) -> None:
+    """Let every run leave its row with a ``change``."""
+    honest = selftest._pytest
+    monkeypatch.setattr(selftest, "_pytest", lambda *given: change(honest(*given)))
+
+
 def test_a_gate_that_misses_or_cries_wolf_is_said_to_be_wrong(
     runs: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    honest = selftest._pytest
-    monkeypatch.setattr(
-        selftest,
-        "_pytest",
-        lambda *a: replace(honest(*a), record=replace(RECORD, verdict=Status.PASS)),
-    )
+    alter(monkeypatch, lambda row: replace(row, record=replace(RECORD, verdict=Status.PASS)))
     assert main(["selftest", *OPTIONS]) == 1
     assert "wrong here" in capsys.readouterr().out
 
@@ -63,9 +65,7 @@ def test_a_gate_that_misses_or_cries_wolf_is_said_to_be_wrong(
 def test_a_gate_that_admits_doubt_is_not_called_wrong(
     runs: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    honest = selftest._pytest
-    doubtful = replace(RECORD, verdict=Status.INCONCLUSIVE)
-    monkeypatch.setattr(selftest, "_pytest", lambda *a: replace(honest(*a), record=doubtful))
+    alter(monkeypatch, lambda row: replace(row, record=replace(RECORD, verdict=Status.INCONCLUSIVE)))
     assert main(["selftest", *OPTIONS]) == 0
     assert "never wrong, and left 6 comparisons undecided" in capsys.readouterr().out
 
@@ -73,13 +73,10 @@ def test_a_gate_that_admits_doubt_is_not_called_wrong(
 def test_an_allocation_is_not_found_by_its_slowness(
     runs: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    honest = selftest._pytest
-
-    def unseen(*given: object) -> Row:
-        row = honest(*given)
+    def unseen(row: Row) -> Row:
         return replace(row, estimates=tuple(replace(e, peak_memory_bytes=2**20) for e in row.estimates))
 
-    monkeypatch.setattr(selftest, "_pytest", unseen)
+    alter(monkeypatch, unseen)
     assert main(["selftest", *OPTIONS]) == 1
     printed = " ".join(capsys.readouterr().out.split())
     assert "32 MiB more 0 of 2 2 PASS" in printed
