@@ -15,6 +15,12 @@ def times(values, **fields) -> PairTimes:
     return PairTimes(**{"samples": taken, **defaults, **fields})
 
 
+def test_the_gate_gets_low_quantiles_of_the_pair_and_of_the_sentinel() -> None:
+    sentinel = Samples(tuple(float(i) for i in range(41)), "interval", 10)
+    columns = times([100.0 + i for i in range(41)], sentinel=sentinel).columns()
+    assert (columns["latency_q10_ms"], columns["sentinel_ms"]) == (104.0, 10.0)
+
+
 def test_few_samples_leave_cells_empty() -> None:
     columns = times([5.0, 6.0, 7.0]).columns()
     assert columns["latency_ms"] == 6.0
