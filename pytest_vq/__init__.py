@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest_vq.catalog import register_model
     from pytest_vq.errors import VqError
-    from pytest_vq.record import Record, Timing
+    from pytest_vq.schema.record import Record, Timing
 
 __all__ = ["Record", "Timing", "VqError", "__version__", "register_model"]
 __version__ = "0.1.0"
 
-_HOMES = {"Record": "record", "Timing": "record", "VqError": "errors", "register_model": "catalog"}
+_HOMES = {"Record": "schema.record", "Timing": "schema.record", "VqError": "errors", "register_model": "catalog"}
 
 
 def __getattr__(name: str) -> object:

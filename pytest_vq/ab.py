@@ -14,9 +14,10 @@ from pytest_vq.baseline.paired import MIN_ROUNDS, Sides, decide_paired
 from pytest_vq.child import run_child
 from pytest_vq.errors import ResultsError, VqError
 from pytest_vq.precision import precisions
-from pytest_vq.record import Record, Status
 from pytest_vq.report.results import Results, Row
 from pytest_vq.report.summary import reasons, table
+from pytest_vq.schema.record import Record
+from pytest_vq.schema.verdict import Status
 
 _OWN = ("--vq-gate=off", "--vq-runs=1", "-o", "vq_save=false")
 

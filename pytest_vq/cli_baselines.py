@@ -14,9 +14,10 @@ from pathlib import Path
 
 from pytest_vq.baseline.store import BaselineStore
 from pytest_vq.errors import BaselineError, ResultsError, SelectionError
-from pytest_vq.record import Entry, Estimates, Setup
 from pytest_vq.report.results import Results, Row, read_results
 from pytest_vq.report.text import table
+from pytest_vq.schema.estimates import Entry, Estimates
+from pytest_vq.schema.record import Setup
 
 # Title, field of Estimates, divisor. Decibels are logarithms already: they change by a difference, not a percentage.
 FIGURES = (

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_vq.nvml import nvml_session
-from pytest_vq.record import Environment
+from pytest_vq.schema.record import Environment
 
 if TYPE_CHECKING:
     import torch

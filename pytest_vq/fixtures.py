@@ -10,8 +10,8 @@ import pytest
 from pytest_vq.errors import VqError
 
 if TYPE_CHECKING:
-    from pytest_vq.record import Record, Timing
-    from pytest_vq.spec import Case
+    from pytest_vq.schema.record import Record, Timing
+    from pytest_vq.schema.spec import Case
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pytest_vq.errors import MeasurementError
 from pytest_vq.options import Options
 from pytest_vq.report import benchmark
 from pytest_vq.report.results import Results
-from pytest_vq.session import Outcome
+from pytest_vq.schema.outcome import Outcome
 
 _FOREIGN = ("PYTEST_", "COV_CORE_", "COVERAGE_")  # what this process's plugins set for themselves
 

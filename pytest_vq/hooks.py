@@ -13,8 +13,8 @@ from pytest_vq.report import benchmark
 from pytest_vq.report.live import Progress
 from pytest_vq.report.summary import write_summary
 from pytest_vq.run import Run
+from pytest_vq.schema.spec import Case
 from pytest_vq.session import OUTCOME, VqSession, check_marker
-from pytest_vq.spec import Case
 
 REFUSED = "vq_refused"  # in an xdist worker's output: why it runs nothing
 

@@ -11,10 +11,11 @@ import pytest
 from pytest_vq.errors import ResultsError
 from pytest_vq.files import acquire, lock_of
 from pytest_vq.fresh import run_afresh
-from pytest_vq.record import Status
 from pytest_vq.report import benchmark
 from pytest_vq.report.results import Failure, ResultsWriter
-from pytest_vq.session import Outcome, VqSession
+from pytest_vq.schema.outcome import Outcome
+from pytest_vq.schema.verdict import Status
+from pytest_vq.session import VqSession
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock

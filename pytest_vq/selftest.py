@@ -24,10 +24,10 @@ from pytest_vq.baseline.store import BaselineStore
 from pytest_vq.child import run_child
 from pytest_vq.errors import MeasurementError, ResultsError
 from pytest_vq.files import write_json
-from pytest_vq.record import Estimates, Status
 from pytest_vq.report.results import Row
 from pytest_vq.report.text import table
-from pytest_vq.verdict import Tolerances, Verdict
+from pytest_vq.schema.estimates import Estimates
+from pytest_vq.schema.verdict import Status, Tolerances, Verdict
 
 _SUITE = """
 def test_precision(vq_case, vq_bench):

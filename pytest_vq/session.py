@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,42 +12,18 @@ from pytest_vq.baseline.store import BaselineStore
 from pytest_vq.errors import DeviceLostError, SelectionError
 from pytest_vq.files import write_json
 from pytest_vq.options import Options
-from pytest_vq.record import Environment, Estimates, Operator, Record, Status
 from pytest_vq.report.results import read_results
-from pytest_vq.verdict import Tolerances, Verdict
+from pytest_vq.schema.estimates import Estimates
+from pytest_vq.schema.outcome import Outcome
+from pytest_vq.schema.verdict import Status, Tolerances, Verdict
 
 if TYPE_CHECKING:
     from pytest_vq.baseline.stats import Noise
     from pytest_vq.measure.bench import Bench
-    from pytest_vq.spec import Case
+    from pytest_vq.schema.spec import Case
 
 MARKER = "vq"
 _TOLERANCE_NAMES = tuple(f.name for f in fields(Tolerances))
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one test of a pair hands on: to the controller's files, to the summary, to the baselines."""
-
-    record: Record
-    environment: Environment
-    estimates: tuple[Estimates, ...]  # one per process that measured this pair
-    samples_ms: tuple[float, ...]
-    operators: Mapping[str, Operator] = field(default_factory=dict)  # for a baseline, where one is recorded
-    explanation: tuple[str, ...] = ()  # of a FAIL: what changed inside
-
-    def to_json(self) -> str:
-        """As one line of text, which is all that travels on a report between processes."""
-        import msgspec
-
-        return msgspec.json.encode(self).decode()
-
-    @classmethod
-    def from_json(cls, text: str) -> Outcome:
-        """The outcome in ``text``."""
-        import msgspec
-
-        return msgspec.json.decode(text, type=cls)
 
 
 @dataclass(slots=True)

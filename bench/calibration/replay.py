@@ -18,8 +18,9 @@ from pytest_vq.baseline.decide import decide
 from pytest_vq.baseline.stats import learn_noise
 from pytest_vq.measure.interval import median_interval
 from pytest_vq.measure.timing import SENTINEL_QUANTILE
-from pytest_vq.record import Anchor, Entry, Estimates, Setup, Status
-from pytest_vq.verdict import Tolerances
+from pytest_vq.schema.estimates import Anchor, Entry, Estimates
+from pytest_vq.schema.record import Setup
+from pytest_vq.schema.verdict import Status, Tolerances
 
 from .suite import ANCHOR, Array
 

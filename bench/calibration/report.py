@@ -14,8 +14,7 @@ from pytest_vq.baseline.covariance import Moments, Slope
 from pytest_vq.baseline.decide import decide
 from pytest_vq.baseline.policy import DEFAULT, SlopePrior
 from pytest_vq.baseline.stats import learn_noise
-from pytest_vq.record import Status
-from pytest_vq.verdict import Tolerances
+from pytest_vq.schema.verdict import Status, Tolerances
 
 from . import prose
 from .noise import SCENARIOS, Scenario

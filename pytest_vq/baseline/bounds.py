@@ -7,8 +7,9 @@ from statistics import median, median_low
 
 from pytest_vq.baseline.policy import DEFAULT, Policy
 from pytest_vq.baseline.wording import percent, plain_percent, size
-from pytest_vq.record import Entry, Estimates, Setup, Status
-from pytest_vq.verdict import MetricVerdict, Tolerances
+from pytest_vq.schema.estimates import Entry, Estimates
+from pytest_vq.schema.record import Setup
+from pytest_vq.schema.verdict import MetricVerdict, Status, Tolerances
 
 MEMORY, SIZE, SQNR, ACCURACY = "peak_memory", "model_size", "sqnr", "accuracy"
 

@@ -11,8 +11,8 @@ from pytest_vq.baseline.covariance import Moments, Pair, Slope
 from pytest_vq.baseline.policy import Policy, SlopePrior
 from pytest_vq.baseline.stats import Noise, Prior
 from pytest_vq.baseline.wording import count, interval, percent, plain_percent
-from pytest_vq.record import Entry, Estimates, Status
-from pytest_vq.verdict import MetricVerdict, Tolerances
+from pytest_vq.schema.estimates import Entry, Estimates
+from pytest_vq.schema.verdict import MetricVerdict, Status, Tolerances
 
 
 @dataclass(frozen=True, slots=True)

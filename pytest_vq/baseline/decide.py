@@ -10,8 +10,9 @@ from pytest_vq.baseline.compare import Case
 from pytest_vq.baseline.policy import DEFAULT, Policy
 from pytest_vq.baseline.stats import Noise
 from pytest_vq.baseline.wording import differences
-from pytest_vq.record import Entry, Estimates, Setup, Status
-from pytest_vq.verdict import MetricVerdict, Tolerances, Verdict
+from pytest_vq.schema.estimates import Entry, Estimates
+from pytest_vq.schema.record import Setup
+from pytest_vq.schema.verdict import MetricVerdict, Status, Tolerances, Verdict
 
 BASELINE = "baseline"
 

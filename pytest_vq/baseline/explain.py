@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pytest_vq.baseline.wording import size
-from pytest_vq.record import Operator
+from pytest_vq.schema.estimates import Operator
 
 TOP = 5
 _NOTHING = Operator(calls=0, self_ms=0.0, self_bytes=0)

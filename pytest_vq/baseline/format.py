@@ -15,7 +15,8 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from pytest_vq.errors import BaselineError
-from pytest_vq.record import SCHEMA_VERSION, Entry, Estimates, Setup
+from pytest_vq.schema.estimates import Entry, Estimates
+from pytest_vq.schema.record import SCHEMA_VERSION, Setup
 
 _SLUG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _SUFFIX = ".json"

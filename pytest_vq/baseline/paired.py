@@ -17,8 +17,9 @@ from pytest_vq.baseline.policy import DEFAULT, Policy
 from pytest_vq.baseline.stats import Prior
 from pytest_vq.baseline.timed import LATENCY, SPEEDUP, TOO_FEW
 from pytest_vq.baseline.wording import count, differences, interval, milliseconds, percent, plain_percent, times
-from pytest_vq.record import Anchor, Entry, Estimates, Setup, Status
-from pytest_vq.verdict import MetricVerdict, Tolerances, Verdict
+from pytest_vq.schema.estimates import Anchor, Entry, Estimates
+from pytest_vq.schema.record import Setup
+from pytest_vq.schema.verdict import MetricVerdict, Status, Tolerances, Verdict
 
 MIN_ROUNDS = 3
 

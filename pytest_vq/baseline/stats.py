@@ -14,7 +14,7 @@ from typing import Any
 
 from pytest_vq.baseline.covariance import Moments, Pair, Slope
 from pytest_vq.baseline.policy import DEFAULT, Policy, SlopePrior
-from pytest_vq.record import Entry, Estimates
+from pytest_vq.schema.estimates import Entry, Estimates
 
 LATENCY, LATENCY_FP32, SPEEDUP, SENTINEL = "latency", "latency of fp32", "speedup", "sentinel"
 GIVEN_SENTINEL = " given the sentinel"

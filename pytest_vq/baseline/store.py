@@ -21,7 +21,8 @@ from pytest_vq.baseline import format as layout
 from pytest_vq.baseline.format import BaselineFile
 from pytest_vq.errors import BaselineError
 from pytest_vq.files import acquire, discard, lock_of, stage
-from pytest_vq.record import Anchor, Entry, Estimates, Operator, Setup
+from pytest_vq.schema.estimates import Anchor, Entry, Estimates, Operator
+from pytest_vq.schema.record import Setup
 
 PROCESSES_KEPT = 20
 ANCHOR_PROCESSES = 5

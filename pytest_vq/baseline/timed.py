@@ -10,8 +10,8 @@ from pytest_vq.baseline import stats
 from pytest_vq.baseline.compare import Case, Comparison, Metric, compare, moderated, settle
 from pytest_vq.baseline.stats import Prior
 from pytest_vq.baseline.wording import milliseconds, percent, times
-from pytest_vq.record import Estimates, Status
-from pytest_vq.verdict import MetricVerdict
+from pytest_vq.schema.estimates import Estimates
+from pytest_vq.schema.verdict import MetricVerdict, Status
 
 LATENCY, SPEEDUP = "latency", "speedup"
 TOO_FEW = "too few samples to gate time (an interval needs 6)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_vq.record import Estimates
+from pytest_vq.schema.estimates import Estimates
 
 
 def percent(fraction: float) -> str:

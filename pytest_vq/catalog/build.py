@@ -12,7 +12,7 @@ from pytest_vq.catalog import registry
 from pytest_vq.catalog.initialize import can_start_on_meta, fill_mobilevit, fill_transformer, generator_for, seed_of
 from pytest_vq.catalog.output import output_tensor
 from pytest_vq.errors import BuildError, SelectionError
-from pytest_vq.spec import ModelSpec
+from pytest_vq.schema.spec import ModelSpec
 
 __all__ = ["build_meta", "build_source", "example_inputs", "labelled_images", "output_tensor", "weights_kind"]
 

@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from transformers.utils import logging
 
 from pytest_vq.errors import BuildError
-from pytest_vq.spec import ModelSpec
+from pytest_vq.schema.spec import ModelSpec
 
 if TYPE_CHECKING:
     from torch import nn

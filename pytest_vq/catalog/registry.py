@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_vq.errors import RegistrationError, SelectionError
-from pytest_vq.spec import ModelSpec
+from pytest_vq.schema.spec import ModelSpec
 
 if TYPE_CHECKING:
     from torch import nn

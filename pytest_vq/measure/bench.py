@@ -27,8 +27,9 @@ from pytest_vq.measure.sentinel import sentinel
 from pytest_vq.measure.timing import Estimate, PairTimes, paired_speedup
 from pytest_vq.options import Options
 from pytest_vq.precision.convert import Converted, SameBytesGuard, convert
-from pytest_vq.record import Operator, Record, Setup, Timing
-from pytest_vq.spec import FP32, Case, ModelSpec, PrecisionSpec
+from pytest_vq.schema.estimates import Operator
+from pytest_vq.schema.record import Record, Setup, Timing
+from pytest_vq.schema.spec import FP32, Case, ModelSpec, PrecisionSpec
 
 Result = TypeVar("Result")
 Profile = tuple[Mapping[str, Operator], list[str]]

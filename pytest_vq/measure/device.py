@@ -21,7 +21,7 @@ from pytest_vq.errors import (
 from pytest_vq.measure.clock import Clock, EventClock, HostClock
 from pytest_vq.measure.memory import AcceleratorMemory, HostMemory, MemoryMeter, release_accelerator
 from pytest_vq.measure.telemetry import GpuTelemetry, HostTelemetry, Telemetry
-from pytest_vq.record import Environment
+from pytest_vq.schema.record import Environment
 
 # The CPU's allocator, the driver and cuBLAS raise plain RuntimeErrors; their wording is all there is to tell them by.
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")

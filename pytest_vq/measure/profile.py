@@ -10,7 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from pytest_vq.measure.clock import Call
-from pytest_vq.record import Operator
+from pytest_vq.schema.estimates import Operator
 
 _KEPT = 40  # operators by time; the rest is noise in a file that people review
 _ENOUGH_S, _MOST_CALLS = 0.3, 20

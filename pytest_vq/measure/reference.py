@@ -11,7 +11,7 @@ from pytest_vq.catalog.build import build_source, example_inputs, labelled_image
 from pytest_vq.errors import OutputError, PrecisionError
 from pytest_vq.measure.device import first_line, is_device_trouble
 from pytest_vq.measure.fidelity import accuracy, check_output, compare
-from pytest_vq.spec import Case, ModelSpec
+from pytest_vq.schema.spec import Case, ModelSpec
 
 # An accelerator's FP32 agrees with the CPU's to about 110 dB; TF32 in its place would reach about 56 dB.
 _MIN_FP32_SQNR_DB = 75.0

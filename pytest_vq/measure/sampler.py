@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from pytest_vq.measure.clock import Call, Clock
 from pytest_vq.measure.interval import median_interval
-from pytest_vq.record import Samples
+from pytest_vq.schema.record import Samples
 
 _WINDOW = 5  # calls in a window of the warm-up's trend test
 _BRIEF = 3  # intervals: the first of a block pays for the caches that the others left cold

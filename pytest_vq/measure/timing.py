@@ -10,7 +10,7 @@ import numpy as np
 
 from pytest_vq.measure.interval import median_interval
 from pytest_vq.measure.sampler import Sampled
-from pytest_vq.record import Samples
+from pytest_vq.schema.record import Samples
 
 _MIN_FOR_P95, _MIN_FOR_P99 = 60, 300  # below these a tail quantile is one sample's luck
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution

@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from pytest_vq.errors import SelectionError
-from pytest_vq.spec import FP32, PrecisionSpec
+from pytest_vq.schema.spec import FP32, PrecisionSpec
 
 if TYPE_CHECKING:
     from pytest_vq.precision.converted import Handler

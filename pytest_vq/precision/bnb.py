@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pytest_vq.precision.converted import Converted
 from pytest_vq.precision.layers import Copier, eligible_layers, tied_outside
-from pytest_vq.record import Coverage
+from pytest_vq.schema.record import Coverage
 
 OUTLIER_THRESHOLD = 6.0  # of the LLM.int8 paper: activations from here on are multiplied in half precision
 # Constraints of bitsandbytes' CPU kernels for NF4: out_features that are no multiple of 32 crash, and in_features that

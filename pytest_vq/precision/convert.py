@@ -14,7 +14,7 @@ from pytest_vq.measure.size import file_bytes, stored_tensors
 from pytest_vq.precision import load_handler
 from pytest_vq.precision.converted import Converted
 from pytest_vq.precision.verify import check_source, verify
-from pytest_vq.spec import PrecisionSpec
+from pytest_vq.schema.spec import PrecisionSpec
 
 __all__ = ["Converted", "SameBytesGuard", "convert", "fingerprint", "verify"]
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from pytest_vq.record import Coverage
+from pytest_vq.schema.record import Coverage
 
 
 @dataclass(frozen=True, slots=True)

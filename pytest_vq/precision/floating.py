@@ -9,7 +9,7 @@ from torch import nn
 
 from pytest_vq.precision.converted import Converted
 from pytest_vq.precision.layers import Copier, eligible_layers
-from pytest_vq.record import Coverage
+from pytest_vq.schema.record import Coverage
 
 
 def fp32(source: nn.Module, *, device: torch.device, heads: Sequence[str]) -> Converted:

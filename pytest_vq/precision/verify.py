@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pytest_vq.errors import PrecisionError
 from pytest_vq.precision.converted import Converted
-from pytest_vq.spec import FP32, PrecisionSpec
+from pytest_vq.schema.spec import FP32, PrecisionSpec
 
 _FLOATING = {FP32: torch.float32, "fp16": torch.float16}
 _NF4_BLOCK = 64  # weights that share one scale

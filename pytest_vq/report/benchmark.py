@@ -12,8 +12,8 @@ import pytest
 
 from pytest_vq.errors import ResultsError
 from pytest_vq.files import replace_file
-from pytest_vq.record import Record
 from pytest_vq.report.results import TABLE
+from pytest_vq.schema.record import Record
 
 FILE = "benchmark.json"
 _EXTRA = ("model", "precision", "method", "device", "batch", "weights", "speedup", "peak_memory_bytes", "verdict")

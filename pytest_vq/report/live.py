@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from pytest_vq.record import Record
 from pytest_vq.report import text
+from pytest_vq.schema.record import Record
 
 
 class Progress:

@@ -18,7 +18,8 @@ from typing import Any
 
 from pytest_vq.errors import ResultsError
 from pytest_vq.files import append_line, replace_file
-from pytest_vq.record import COLUMNS, SCHEMA_VERSION, Environment, Estimates, Record, flat_row
+from pytest_vq.schema.estimates import Estimates
+from pytest_vq.schema.record import COLUMNS, SCHEMA_VERSION, Environment, Record, flat_row
 
 TABLE = "results.csv"
 STUDY = "study.json"

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_vq.precision import precisions
-from pytest_vq.record import Record, Status
 from pytest_vq.report import text
+from pytest_vq.schema.record import Record
+from pytest_vq.schema.verdict import Status
 
 if TYPE_CHECKING:
     from pytest_vq.run import Run

@@ -463,7 +463,7 @@ class TestModels:
         project.makepyfile(
             test_my_bench="""
             from pytest_vq import catalog, precision
-            from pytest_vq.spec import Case
+            from pytest_vq.schema.spec import Case
 
             def test_one(vq_bench):
                 assert vq_bench(Case(catalog.get("my-net"), precision.get("fp32"))).model == "my-net"

@@ -16,37 +16,6 @@ MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 MAX_MODULE_LINES = 250
 MAX_FUNCTION_LINES = 40
 
-# Package or module -> what of ours it may import, beside itself; a dotted name allows that one module or function only.
-# TYPE_CHECKING imports do not count.
-ALLOWED: dict[str, set[str]] = {
-    "__init__": {"catalog", "errors", "record"},
-    "errors": set(),
-    "nvml": set(),
-    "spec": {"errors"},
-    "record": {"errors"},
-    "verdict": {"record"},
-    "files": {"errors"},
-    "options": {"errors"},
-    "catalog": {"spec", "errors"},
-    "precision": {"spec", "record", "errors", "measure.size"},
-    "environment": {"record", "nvml"},
-    "measure": {"record", "spec", "errors", "options", "catalog", "precision", "environment", "nvml"},
-    "baseline": {"record", "verdict", "errors", "files"},
-    "report": {"record", "errors", "files", "precision.precisions"},
-    # pytest's side knows the whole house, and the house does not know pytest's side.
-    "session": {"spec", "record", "verdict", "errors", "files", "options", "measure", "baseline", "report", "fresh"},
-    "child": {"errors", "report"},
-    "fresh": {"child", "record", "errors", "options", "report", "session"},
-    "run": {"record", "errors", "files", "report", "session", "fresh"},
-    "fixtures": {"spec", "record", "errors", "report", "session"},
-    "hooks": {"spec", "errors", "catalog", "precision", "measure", "report", "session", "run"},
-    "plugin": {"errors", "options", "hooks", "fixtures", "session"},
-    "cli": {"__init__", "errors", "catalog", "ab", "cli_baselines", "selftest", "report"},
-    "selftest": {"child", "record", "verdict", "errors", "files", "baseline", "report"},
-    "provoke": {"spec", "measure"},
-    "ab": {"child", "record", "errors", "catalog", "precision.precisions", "baseline", "report"},
-    "cli_baselines": {"record", "errors", "baseline", "report"},
-}
 # Only these may import pytest: everything else can be used, and tested, without it.
 KNOWS_PYTEST = {"provoke", "plugin", "hooks", "fixtures", "session", "run", "fresh", "report"}
 
@@ -83,31 +52,11 @@ def imported(module: Path) -> set[str]:
     return names
 
 
-def may_import(module: Path, name: str) -> bool:
-    """True where ``name``, a dotted name inside pytest_vq without ``pytest_vq.``, is in the table for ``module``."""
-    part = name.split(".")[0]
-    if part not in {house_name(path) for path in MODULES}:
-        part = "__init__"  # a name that the package itself defines
-    allowed = ALLOWED[house_name(module)] | {house_name(module)}
-    return part in allowed or ".".join(name.split(".")[:2]) in allowed
-
-
 def module_id(module: Path) -> str:
     return module.as_posix()
 
 
 each_module = pytest.mark.parametrize("module", MODULES, ids=module_id)
-
-
-def test_the_table_names_every_part_of_the_house() -> None:
-    assert {house_name(path) for path in MODULES} == set(ALLOWED)
-
-
-@each_module
-def test_imports_only_what_it_may(module: Path) -> None:
-    ours = {name.removeprefix("pytest_vq.") for name in imported(module) if name.startswith("pytest_vq.")}
-    unexpected = {name for name in ours if not may_import(module, name)}
-    assert not unexpected, f"{module} imports {', '.join(sorted(unexpected))}"
 
 
 @each_module

@@ -14,9 +14,10 @@ from test_ab import ENVIRONMENT, RECORD
 from pytest_vq.baseline.decide import decide
 from pytest_vq.baseline.policy import DEFAULT
 from pytest_vq.baseline.stats import GIVEN_SENTINEL, Noise, Prior
-from pytest_vq.record import Anchor, Entry, Estimates, Setup, Status
 from pytest_vq.report.results import ResultsWriter
-from pytest_vq.verdict import Tolerances
+from pytest_vq.schema.estimates import Anchor, Entry, Estimates
+from pytest_vq.schema.record import Setup
+from pytest_vq.schema.verdict import Status, Tolerances
 
 
 @pytest.fixture(scope="module")

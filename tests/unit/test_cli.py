@@ -11,8 +11,10 @@ import pytest
 from pytest_vq import __version__
 from pytest_vq.baseline.store import BaselineStore
 from pytest_vq.cli import main
-from pytest_vq.record import Coverage, Environment, Estimates, Record, Setup, Status
 from pytest_vq.report.results import ResultsWriter
+from pytest_vq.schema.estimates import Estimates
+from pytest_vq.schema.record import Coverage, Environment, Record, Setup
+from pytest_vq.schema.verdict import Status
 
 H200 = Environment(
     device="cuda",

@@ -8,8 +8,9 @@ import pytest
 from pytest_vq.baseline.decide import decide
 from pytest_vq.baseline.policy import DEFAULT
 from pytest_vq.baseline.stats import GIVEN_SENTINEL, Noise, Prior
-from pytest_vq.record import Anchor, Entry, Estimates, Setup, Status
-from pytest_vq.verdict import MetricVerdict, Tolerances, Verdict
+from pytest_vq.schema.estimates import Anchor, Entry, Estimates
+from pytest_vq.schema.record import Setup
+from pytest_vq.schema.verdict import MetricVerdict, Status, Tolerances, Verdict
 
 CPU = Setup("int8", 1, "adaptive", "random", 1, tf32=False)
 GPU = replace(CPU, threads=None)

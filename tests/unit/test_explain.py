@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pytest_vq.baseline.explain import TOP, explain, explain_memory
-from pytest_vq.record import Operator
+from pytest_vq.schema.estimates import Operator
 
 
 def op(calls: float, ms: float) -> Operator:

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from pytest_vq.baseline.paired import Sides, decide_paired
-from pytest_vq.record import Estimates, Setup, Status
-from pytest_vq.verdict import Tolerances
+from pytest_vq.schema.estimates import Estimates
+from pytest_vq.schema.record import Setup
+from pytest_vq.schema.verdict import Status, Tolerances
 
 SETUP = Setup(precision="int8", batch=1, protocol="adaptive", weights="random", threads=1, tf32=False)
 ONE = Estimates(

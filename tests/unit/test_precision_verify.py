@@ -12,8 +12,8 @@ from pytest_vq import precision
 from pytest_vq.errors import PrecisionError
 from pytest_vq.precision.convert import convert, verify
 from pytest_vq.precision.converted import Converted
-from pytest_vq.record import Coverage
-from pytest_vq.spec import PrecisionSpec
+from pytest_vq.schema.record import Coverage
+from pytest_vq.schema.spec import PrecisionSpec
 
 CPU = torch.device("cpu")
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from pytest_vq.errors import ResultsError
-from pytest_vq.record import COLUMNS, SCHEMA_VERSION, Coverage, Environment, Record, Setup, Status
 from pytest_vq.report import results as results_module
 from pytest_vq.report.results import Failure, ResultsWriter, read_results
+from pytest_vq.schema.record import COLUMNS, SCHEMA_VERSION, Coverage, Environment, Record, Setup
+from pytest_vq.schema.verdict import Status
 
 ENVIRONMENT = Environment(
     device="cuda",

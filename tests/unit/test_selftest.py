@@ -10,8 +10,9 @@ from test_ab import ENVIRONMENT, RECORD
 from pytest_vq import selftest
 from pytest_vq.baseline.store import BaselineStore
 from pytest_vq.cli import main
-from pytest_vq.record import Estimates, Status
 from pytest_vq.report.results import Row
+from pytest_vq.schema.estimates import Estimates
+from pytest_vq.schema.verdict import Status
 
 OPTIONS = ("--model", "net", "--baseline", "6", "--runs", "2")
 

@@ -9,7 +9,8 @@ import pytest
 from pytest_vq.baseline import stats
 from pytest_vq.baseline.policy import DEFAULT, Policy
 from pytest_vq.measure.interval import lag1_autocorrelation, median_interval
-from pytest_vq.record import Anchor, Entry, Estimates, Setup
+from pytest_vq.schema.estimates import Anchor, Entry, Estimates
+from pytest_vq.schema.record import Setup
 
 
 def process(latency_ms: float, **changes: object) -> Estimates:

@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 from pytest_vq.options import Options
-from pytest_vq.record import Coverage, Environment, Record, Setup, Status
 from pytest_vq.report import live
 from pytest_vq.report.live import Progress, summarised
 from pytest_vq.report.results import Failure
 from pytest_vq.report.summary import table, write_summary
 from pytest_vq.report.text import figure
 from pytest_vq.run import Run
-from pytest_vq.session import Outcome, VqSession
+from pytest_vq.schema.outcome import Outcome
+from pytest_vq.schema.record import Coverage, Environment, Record, Setup
+from pytest_vq.schema.verdict import Status
+from pytest_vq.session import VqSession
 
 MIB = 2**20
 ENVIRONMENT = Environment(

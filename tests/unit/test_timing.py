@@ -6,7 +6,7 @@ import pytest
 
 from pytest_vq.measure.sampler import Sampled
 from pytest_vq.measure.timing import Estimate, PairTimes, paired_speedup
-from pytest_vq.record import COLUMNS, Samples
+from pytest_vq.schema.record import COLUMNS, Samples
 
 
 def times(values, **fields) -> PairTimes:

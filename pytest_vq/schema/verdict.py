@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-from pytest_vq.record import Status
+
+class Status(StrEnum):
+    """A verdict's status. ``Status.worst`` orders them as the contract does."""
+
+    FAIL = "FAIL"
+    INCOMPARABLE = "INCOMPARABLE"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    NO_BASELINE = "NO_BASELINE"
+    IMPROVED = "IMPROVED"
+    PASS = "PASS"
+
+    @staticmethod
+    def worst(statuses: list[Status]) -> Status:
+        """The worst of ``statuses``; PASS when there is none."""
+        order = list(Status)
+        return min(statuses, key=order.index, default=Status.PASS)
 
 
 @dataclass(frozen=True, slots=True)

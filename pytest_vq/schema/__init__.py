@@ -1,0 +1,1 @@
+"""Frozen values, and how they read as JSON. Needs no torch."""

@@ -1,0 +1,72 @@
+"""What a baseline holds: the figures of fresh processes, the accepted ones, and where a call spent its time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from pytest_vq.schema.record import Environment, Record, Setup
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """One fresh process's figures of one pair: a line of a baseline, and the unit of replication of every decision."""
+
+    latency_ms: float
+    latency_low_ms: float | None
+    latency_high_ms: float | None
+    latency_q10_ms: float | None
+    samples: int
+    sentinel_ms: float | None
+    device_time_ms: float | None
+    speedup: float | None
+    speedup_low: float | None
+    speedup_high: float | None
+    resting_memory_bytes: int | None
+    peak_memory_bytes: int | None
+    model_size_bytes: int
+    sqnr_db: float | None
+    cosine: float | None
+    accuracy: float | None
+    device_uuid: str
+    versions: Mapping[str, str]
+    commit: str | None
+    date_utc: str
+
+    @classmethod
+    def of(cls, record: Record, environment: Environment) -> Estimates:
+        """The estimates in ``record``, stamped with the process that took them."""
+        taken = {f.name: getattr(record, f.name) for f in fields(cls) if f.name in Record.__dataclass_fields__}
+        stamp = {f.name: getattr(environment, f.name) for f in fields(cls) if f.name not in taken}
+        return cls(**taken, **stamp)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """What one call of a model spends in one operator (a kernel, on an accelerator), its callees left out."""
+
+    calls: float
+    self_ms: float
+    self_bytes: int  # allocated minus freed
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """The estimates that a person accepted; the gate compares with them too, so that small losses do not add up."""
+
+    estimates: tuple[Estimates, ...]
+    reason: str
+    date_utc: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a baseline holds for one setup of one model on one device; ``processes`` are oldest first.
+
+    ``operators`` are those of the first recorded process since the anchor: what a failure is explained against.
+    """
+
+    setup: Setup
+    anchor: Anchor
+    processes: tuple[Estimates, ...]
+    operators: Mapping[str, Operator] = field(default_factory=dict)
