@@ -37,5 +37,6 @@ clean:  ## remove the environment, results and caches; baselines stay
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python %d.%d is too old: 3.11 or newer is needed; name one with PYTHON=" % v[:2])'
 	$(PYTHON) -m venv $(VENV)
+	@rm -rf *.egg-info  # an earlier installation's: Python would read its entry points from here first
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@

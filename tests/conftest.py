@@ -11,8 +11,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu_items:
         return
+    from pytest_vq.device.device import require_accelerator
     from pytest_vq.errors import DeviceUnavailableError
-    from pytest_vq.measure.device import require_accelerator
 
     try:
         require_accelerator()

@@ -117,7 +117,7 @@ stage_4() {
 stage_5() { measure 5 "$LIMIT_5" bench --vq-models="$MODELS"; }
 
 stage_6() {
-    measure 6 "$LIMIT_6" bench -p pytest_vq.provoke --vq-models="$PROVOKE_MODELS" --provoke-slowdown="$PROVOKE"
+    measure 6 "$LIMIT_6" bench -p pytest_vq.plugin.provoke --vq-models="$PROVOKE_MODELS" --provoke-slowdown="$PROVOKE"
     local status=$?
     echo "exit code $status, where 1 is expected"
     # The exit code alone could be any failing test's: the slowed rows must say FAIL, and no other.

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from pytest_vq.measure.clock import HostClock
+from pytest_vq.device.clock import HostClock
 from pytest_vq.measure.sampler import StopRule, quiet_collector, sample
 
 CALL_MS = (0.2, 1.0, 5.0, 30.0)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from pytest_vq.report.results import Results, read_results
-from pytest_vq.report.text import figure
 from pytest_vq.schema.record import Record
+from pytest_vq.store.results import Results, read_results
+from pytest_vq.wording import figure
 
 PUBLISHED = Path(__file__).parent.parent / "docs" / "study.csv"
 PRECISIONS = ("fp32", "fp16", "int8", "int4")

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
 
 from pytest_vq.catalog.build import scale_digits
-from pytest_vq.catalog.registry import DATA, DIGITS
+from pytest_vq.catalog.models import DATA, DIGITS
 
 SEED = 20240229
 TRAINING_IMAGES = 797

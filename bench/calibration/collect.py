@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_vq.report.results import read_results
 from pytest_vq.schema.estimates import Estimates
+from pytest_vq.store.results import read_results
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 HEAD = """\
 # Calibration of the gate
 
-Written by `python -m bench.calibration`; do not edit by hand. The constants are `pytest_vq/baseline/policy.py`'s.
+Written by `python -m bench.calibration`; do not edit by hand. The constants are `pytest_vq/gate/policy.py`'s.
 
 ## Simulated suites
 
@@ -32,7 +32,7 @@ ESTIMATES = """
 
 Standard deviation between processes (of logs) of one process's estimate: absolute time, then time relative to FP32's
 in the same process. *Given the sentinel*: what a regression on the sentinel's time leaves, as the gate fits it
-(`pytest_vq/baseline/covariance.py`). The gate takes the 10 % quantile and the median of adjacent ratios, each given the
+(`pytest_vq/gate/covariance.py`). The gate takes the 10 % quantile and the median of adjacent ratios, each given the
 sentinel where there is one.
 
 | recording | median | 10 % quantile | minimum | 10 % quantile given the sentinel | ratio of medians | median of \

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pytest_vq.baseline.decide import decide
-from pytest_vq.baseline.stats import learn_noise
+from pytest_vq.gate.decide import decide
+from pytest_vq.gate.stats import learn_noise
 from pytest_vq.measure.interval import median_interval
 from pytest_vq.measure.timing import SENTINEL_QUANTILE
 from pytest_vq.schema.estimates import Anchor, Entry, Estimates

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from pytest_vq.baseline.covariance import Moments, Slope
-from pytest_vq.baseline.decide import decide
-from pytest_vq.baseline.policy import DEFAULT, SlopePrior
-from pytest_vq.baseline.stats import learn_noise
+from pytest_vq.gate.covariance import Moments, Slope
+from pytest_vq.gate.decide import decide
+from pytest_vq.gate.policy import DEFAULT, SlopePrior
+from pytest_vq.gate.stats import learn_noise
 from pytest_vq.schema.verdict import Status, Tolerances
 
 from . import prose

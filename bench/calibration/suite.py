@@ -1,4 +1,4 @@
-"""The decision of `pytest_vq.baseline.decide` over arrays: whole suites at once, by the same statistics.
+"""The decision of `pytest_vq.gate.decide` over arrays: whole suites at once, by the same statistics.
 
 Shapes are ``(suites, pairs, processes)``; values are logs, positive = worse. ``tests/unit/test_calibration.py`` holds
 this to `decide` case by case.
@@ -11,9 +11,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_vq.baseline import stats
-from pytest_vq.baseline.covariance import Moments, Slope
-from pytest_vq.baseline.policy import DEFAULT, Policy, SlopePrior
+from pytest_vq.gate import stats
+from pytest_vq.gate.covariance import Moments, Slope
+from pytest_vq.gate.policy import DEFAULT, Policy, SlopePrior
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]

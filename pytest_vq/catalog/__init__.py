@@ -1,7 +1,1 @@
-"""The catalog: which models can be measured, and how users add their own. Importing it loads no torch."""
-
-from __future__ import annotations
-
-from pytest_vq.catalog.registry import STUDY, get, isolated, models, register_model, select
-
-__all__ = ["STUDY", "get", "isolated", "models", "register_model", "select"]
+"""The models that can be measured: bundled configs and weights, those users add, and what a model answers."""

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_vq.catalog import registry
 from pytest_vq.catalog.initialize import can_start_on_meta, fill_mobilevit, fill_transformer, generator_for, seed_of
+from pytest_vq.catalog.models import DATA, DIGITS, table
 from pytest_vq.catalog.output import output_tensor
 from pytest_vq.errors import BuildError, SelectionError
 from pytest_vq.schema.spec import ModelSpec
@@ -36,7 +36,7 @@ def build_source(spec: ModelSpec, weights: str = "random") -> nn.Module:
     _check_weights(weights)
     if spec.is_local:
         model = _build_local(spec)
-    elif spec.name == registry.DIGITS:
+    elif spec.name == DIGITS:
         model = _build_digits(spec)
     elif weights == "pretrained":
         model = _build_pretrained(spec)
@@ -61,7 +61,7 @@ def weights_kind(spec: ModelSpec, requested: str) -> str:
     _check_weights(requested)
     if spec.is_local:
         return "local"
-    return "trained" if spec.name == registry.DIGITS else requested
+    return "trained" if spec.name == DIGITS else requested
 
 
 def example_inputs(spec: ModelSpec, batch: int) -> Tensor:
@@ -73,11 +73,11 @@ def example_inputs(spec: ModelSpec, batch: int) -> Tensor:
 
 def labelled_images(spec: ModelSpec) -> tuple[Tensor, Tensor] | None:
     """Held-out images (FP32 ``[n, channels, height, width]``) and labels (INT64 ``[n]``); None where there are none."""
-    if spec.name != registry.DIGITS or spec.is_local:
+    if spec.name != DIGITS or spec.is_local:
         return None
     from safetensors.torch import load_file
 
-    held_out = load_file(registry.DATA / "digits-heldout.safetensors")
+    held_out = load_file(DATA / "digits-heldout.safetensors")
     return scale_digits(held_out["images"]), held_out["labels"].long()
 
 
@@ -99,13 +99,13 @@ def _kind(spec: ModelSpec) -> Any:
 
 def _config(spec: ModelSpec) -> Any:
     """A fresh config each time: transformers writes what it decides (its dtype) into the one it is given."""
-    text = (registry.DATA / f"{spec.name}.json").read_text(encoding="utf-8")
+    text = (DATA / f"{spec.name}.json").read_text(encoding="utf-8")
     return _kind(spec).config_class.from_dict(json.loads(text))
 
 
 def _arguments(spec: ModelSpec) -> dict[str, Any]:
     """What the class is called with besides its config: DINO's checkpoints hold no pooler, so none is made."""
-    return dict(registry.table()[spec.name]["arguments"])
+    return dict(table()[spec.name]["arguments"])
 
 
 def _instantiate(spec: ModelSpec) -> nn.Module:
@@ -142,7 +142,7 @@ def _build_pretrained(spec: ModelSpec) -> nn.Module:
 def _build_digits(spec: ModelSpec) -> nn.Module:
     from pytest_vq.catalog.pretrained import load_shipped
 
-    return load_shipped(spec.name, registry.DATA / f"{spec.name}.safetensors", _kind(spec), _config(spec))
+    return load_shipped(spec.name, DATA / f"{spec.name}.safetensors", _kind(spec), _config(spec))
 
 
 def _build_local(spec: ModelSpec) -> nn.Module:

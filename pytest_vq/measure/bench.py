@@ -12,21 +12,21 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from pytest_vq import precision
 from pytest_vq.catalog.build import example_inputs, weights_kind
-from pytest_vq.measure.clock import Call
-from pytest_vq.measure.device import Device, guarded, open_device
-from pytest_vq.measure.device_time import device_time_ms
-from pytest_vq.measure.lock import device_lock
-from pytest_vq.measure.memory import set_living_aside
-from pytest_vq.measure.peak import peak_stacks
-from pytest_vq.measure.profile import profile_operators
+from pytest_vq.device.clock import Call
+from pytest_vq.device.device import Device, guarded, open_device
+from pytest_vq.device.device_time import device_time_ms
+from pytest_vq.device.lock import device_lock
+from pytest_vq.device.memory import set_living_aside
+from pytest_vq.device.peak import peak_stacks
+from pytest_vq.device.profile import profile_operators
 from pytest_vq.measure.reference import Reference, forward
 from pytest_vq.measure.sampler import Sampled, StopRule, sample
 from pytest_vq.measure.sentinel import sentinel
 from pytest_vq.measure.timing import Estimate, PairTimes, paired_speedup
 from pytest_vq.options import Options
 from pytest_vq.precision.convert import Converted, SameBytesGuard, convert
+from pytest_vq.precision.precisions import find_precision
 from pytest_vq.schema.estimates import Operator
 from pytest_vq.schema.record import Record, Setup, Timing
 from pytest_vq.schema.spec import FP32, Case, ModelSpec, PrecisionSpec
@@ -242,4 +242,4 @@ class Bench:
 
 
 def _fp32_of(case: Case) -> Case:
-    return Case(case.model, precision.get(FP32), case.batch)
+    return Case(case.model, find_precision(FP32), case.batch)

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from pytest_vq.catalog.build import build_source, example_inputs, labelled_images, output_tensor
+from pytest_vq.device.device import first_line, is_device_trouble
 from pytest_vq.errors import OutputError, PrecisionError
-from pytest_vq.measure.device import first_line, is_device_trouble
-from pytest_vq.measure.fidelity import accuracy, check_output, compare
+from pytest_vq.precision.fidelity import accuracy, check_output, compare
 from pytest_vq.schema.spec import Case, ModelSpec
 
 # An accelerator's FP32 agrees with the CPU's to about 110 dB; TF32 in its place would reach about 56 dB.

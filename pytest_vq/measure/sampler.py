@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from pytest_vq.measure.clock import Call, Clock
+from pytest_vq.device.clock import Call, Clock
 from pytest_vq.measure.interval import median_interval
 from pytest_vq.schema.record import Samples
 

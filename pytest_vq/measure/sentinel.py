@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
 
-from pytest_vq.measure.clock import Call
+from pytest_vq.device.clock import Call
 
 # Batch, tokens, width, heads: 2.5 ms on one core; sized for about as long on a GPU, where it was not measured yet.
 _SHAPES = {"cpu": (1, 197, 192, 3), "cuda": (16, 197, 1024, 16)}

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pytest_vq.errors import PrecisionError
-from pytest_vq.measure.size import file_bytes, stored_tensors
-from pytest_vq.precision import load_handler
 from pytest_vq.precision.converted import Converted
+from pytest_vq.precision.precisions import load_handler
+from pytest_vq.precision.size import file_bytes, stored_tensors
 from pytest_vq.precision.verify import check_source, verify
 from pytest_vq.schema.spec import PrecisionSpec
 

@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from pytest_vq.environment import fingerprint, slug
+from pytest_vq.device import device_time
+from pytest_vq.device.clock import EventClock
+from pytest_vq.device.device import Device, guarded, open_device
+from pytest_vq.device.environment import fingerprint, slug
+from pytest_vq.device.lock import device_lock
+from pytest_vq.device.memory import AcceleratorMemory
+from pytest_vq.device.telemetry import GpuTelemetry
 from pytest_vq.errors import DeviceOutOfMemoryError
-from pytest_vq.measure import device_time
-from pytest_vq.measure.clock import EventClock
-from pytest_vq.measure.device import Device, guarded, open_device
-from pytest_vq.measure.lock import device_lock
-from pytest_vq.measure.memory import AcceleratorMemory
-from pytest_vq.measure.telemetry import GpuTelemetry
 
 pytestmark = pytest.mark.gpu
 MIB = 2**20

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from transformers import MobileViTConfig, MobileViTForImageClassification, ViTConfig, ViTForImageClassification
 
-from pytest_vq import precision
 from pytest_vq.errors import PrecisionError
-from pytest_vq.measure.fidelity import compare
 from pytest_vq.precision import bnb
 from pytest_vq.precision.convert import convert, verify
+from pytest_vq.precision.fidelity import compare
+from pytest_vq.precision.precisions import find_precision
 
 pytestmark = [
     pytest.mark.gpu,
@@ -50,7 +50,7 @@ def vit() -> nn.Module:
 
 
 def at(source: nn.Module, name: str, heads=()):
-    return convert(source, precision.get(name), device=CUDA, heads=heads)
+    return convert(source, find_precision(name), device=CUDA, heads=heads)
 
 
 def sqnr_db(expected: torch.Tensor, found: torch.Tensor) -> float:
@@ -97,7 +97,7 @@ def test_a_vit_at_each_precision(name, method, dtype, quantized, low_db, batch):
             output = converted.module(images.to(CUDA, dtype)).logits
             assert output.dtype is dtype
             assert compare(expected, output).sqnr_db >= low_db
-    verify(converted, precision.get(name))  # still, after forwards
+    verify(converted, find_precision(name))  # still, after forwards
 
 
 def test_schemes_store_different_bytes_of_the_expected_size():
@@ -107,7 +107,7 @@ def test_schemes_store_different_bytes_of_the_expected_size():
     assert sizes == sorted(sizes, reverse=True)
     assert 0.49 < sizes[1] / sizes[0] < 0.51
     for name in NAMES:  # but for the names of types in the header, as on the CPU
-        on_cpu = convert(vit(), precision.get(name), device=torch.device("cpu"), heads=["classifier"])
+        on_cpu = convert(vit(), find_precision(name), device=torch.device("cpu"), heads=["classifier"])
         assert converted[name].model_size_bytes == pytest.approx(on_cpu.model_size_bytes, rel=0.005)
 
 

@@ -12,13 +12,12 @@ import bitsandbytes  # noqa: F401
 import pytest
 from transformers import ViTForImageClassification  # noqa: F401
 
-import pytest_vq.baseline.decide
-import pytest_vq.fresh
-import pytest_vq.hooks
+import pytest_vq.gate.decide
 import pytest_vq.measure.bench
+import pytest_vq.plugin.reporting
 import pytest_vq.precision.bnb
 import pytest_vq.precision.floating  # noqa: F401
-from pytest_vq.catalog.registry import isolated
+from pytest_vq.catalog.models import isolated
 
 CONFTEST = """
     import time

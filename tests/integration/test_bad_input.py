@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 import torch
 
-from pytest_vq import catalog
+from pytest_vq.catalog.models import find_model
 from pytest_vq.files import lock_of
 
 
@@ -354,7 +354,7 @@ class TestModels:
         project.makepyfile(
             test_my_bench="""
             import torch
-            from pytest_vq.measure.clock import HostClock
+            from pytest_vq.device.clock import HostClock
 
             def test_precision(vq_case, vq_bench, monkeypatch):
                 seen = set()
@@ -462,11 +462,12 @@ class TestModels:
     def test_a_case_of_ones_own_making_has_a_row_too(self, project, rows) -> None:
         project.makepyfile(
             test_my_bench="""
-            from pytest_vq import catalog, precision
+            from pytest_vq.catalog.models import find_model
+            from pytest_vq.precision.precisions import find_precision
             from pytest_vq.schema.spec import Case
 
             def test_one(vq_bench):
-                assert vq_bench(Case(catalog.get("my-net"), precision.get("fp32"))).model == "my-net"
+                assert vq_bench(Case(find_model("my-net"), find_precision("fp32"))).model == "my-net"
             """
         )
         assert self.run(project).ret == 0
@@ -496,6 +497,6 @@ def test_weights_out_of_reach_are_named_and_no_random_ones_taken(project, rows, 
     assert [(row["model"], row["weights"]) for row in rows()] == [("my-net", "local")]
     (failure,) = study()["failures"]
     assert (failure["id"], failure["error"]) == (f"{name}-fp32", "BuildError")
-    assert failure["message"].startswith(f"{name}: checkpoint {catalog.get(name).checkpoint}")
-    assert f"hf download {catalog.get(name).checkpoint}" in failure["message"]
+    assert failure["message"].startswith(f"{name}: checkpoint {find_model(name).checkpoint}")
+    assert f"hf download {find_model(name).checkpoint}" in failure["message"]
     assert json.loads(json.dumps(study()["options"]))["weights"] == "pretrained"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_vq.report.results import read_results
+from pytest_vq.store.results import read_results
 
 # The second model never answers: whatever is cut short there comes after the first one's rows, on any machine.
 HANGING = """

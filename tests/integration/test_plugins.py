@@ -18,7 +18,7 @@ KEEPING = """
     import json
     from pathlib import Path
 
-    from pytest_vq.session import OUTCOME
+    from pytest_vq.plugin.session import OUTCOME
 
     def test_precision(vq_case, vq_bench, request):
         vq_bench(vq_case)

@@ -11,11 +11,11 @@ TOLERANT = """
     def test_precision(vq_case, vq_bench):
         vq_bench(vq_case)
 """
-PROVOKE = ("-p", "pytest_vq.provoke")
+PROVOKE = ("-p", "pytest_vq.plugin.provoke")
 
 
 def test_a_provoked_slowdown_fails_only_the_precision_it_is_for(project, rows, monkeypatch) -> None:
-    monkeypatch.setattr("pytest_vq.measure.telemetry.HostTelemetry._MAX_WAITING", 1.0)
+    monkeypatch.setattr("pytest_vq.device.telemetry.HostTelemetry._MAX_WAITING", 1.0)
     monkeypatch.setenv("VQ_PROVOKE_SLOWDOWN", "")  # what the run below hands on is taken back
     monkeypatch.setenv("VQ_PROVOKE_ALLOCATION", "")
     project.makepyfile(test_my_bench=TOLERANT.format(memory=100))

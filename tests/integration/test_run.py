@@ -67,7 +67,7 @@ def test_batches_and_precisions_are_selected_and_named(project) -> None:
 
 def test_an_unchanged_run_passes_its_gate_and_a_slowdown_fails_it(project, rows, monkeypatch) -> None:
     # Other tests may share this machine; a busy one would, rightly, make every time here INCONCLUSIVE.
-    monkeypatch.setattr("pytest_vq.measure.telemetry.HostTelemetry._MAX_WAITING", 1.0)
+    monkeypatch.setattr("pytest_vq.device.telemetry.HostTelemetry._MAX_WAITING", 1.0)
     only = ("--vq-precisions=int8", "--vq-budget=3")
     project.makepyfile(test_my_bench=TOLERANT)
     assert project.runpytest_inprocess(*only, "--vq-save").ret == 0

@@ -71,8 +71,8 @@ def test_it_holds_the_package_with_its_data_and_nothing_else(wheel: Path) -> Non
     assert packed == {path.relative_to(ROOT).as_posix() for path in sources}
     assert "pytest_vq/py.typed" in packed
     assert "pytest_vq/catalog/data/vit-digits.safetensors" in packed
-    assert "vq = pytest_vq.plugin" in entry_points
-    assert "pytest-vq = pytest_vq.cli:main" in entry_points
+    assert "vq = pytest_vq.plugin.entry" in entry_points
+    assert "pytest-vq = pytest_vq.cli.main:main" in entry_points
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

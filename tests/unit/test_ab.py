@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pytest_vq.ab import compare, run_ab
-from pytest_vq.cli import main
+from pytest_vq.cli.ab_command import compare, run_ab
+from pytest_vq.cli.main import main
 from pytest_vq.errors import ResultsError
-from pytest_vq.report.results import Results, Row
 from pytest_vq.schema.estimates import Estimates
 from pytest_vq.schema.record import Coverage, Environment, Record, Setup
 from pytest_vq.schema.verdict import Status
+from pytest_vq.store.results import Results, Row
 
 SETUP = Setup(precision="int8", batch=1, protocol="adaptive", weights="random", threads=1, tf32=False)
 ENVIRONMENT = Environment("cpu", "CPU", "cpu", "CPU-1", {"torch": "2.13.0"}, {}, "abc", "2026-11-23T00:00:00Z")

@@ -13,9 +13,8 @@ from torch import nn
 from transformers import ViTConfig
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling, ImageClassifierOutput
 
-from pytest_vq import catalog
 from pytest_vq.catalog import build as building
-from pytest_vq.catalog import registry
+from pytest_vq.catalog import models as registry
 from pytest_vq.catalog.build import (
     build_meta,
     build_source,
@@ -25,6 +24,7 @@ from pytest_vq.catalog.build import (
     weights_kind,
 )
 from pytest_vq.catalog.initialize import can_start_on_meta
+from pytest_vq.catalog.models import STUDY, find_model, isolated, register_model
 from pytest_vq.errors import BuildError, OutputError, SelectionError
 
 # What is published, and what each config gives to the last parameter.
@@ -77,9 +77,9 @@ def forward(model, images):
 
 
 def local_spec(build, **kwargs):
-    with catalog.isolated():
-        catalog.register_model("my-net", input_shape=(3, 4, 4), **kwargs)(build)
-        return catalog.get("my-net")
+    with isolated():
+        register_model("my-net", input_shape=(3, 4, 4), **kwargs)(build)
+        return find_model("my-net")
 
 
 @pytest.fixture
@@ -98,12 +98,12 @@ def narrow(monkeypatch):
 
 
 def test_every_model_of_the_study_is_in_the_table_of_published_sizes():
-    assert tuple(PARAMETERS) == catalog.STUDY
+    assert tuple(PARAMETERS) == STUDY
 
 
-@pytest.mark.parametrize("name", [*catalog.STUDY, "vit-digits"])
+@pytest.mark.parametrize("name", [*STUDY, "vit-digits"])
 def test_the_config_gives_the_architecture(name):
-    spec = catalog.get(name)
+    spec = find_model(name)
     model = build_meta(spec)
     counted = sum(parameter.numel() for parameter in model.parameters())
     published, exact = PARAMETERS.get(name, (counted, 202_186))
@@ -126,7 +126,7 @@ def test_the_config_gives_the_architecture(name):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_random_weights(name):
-    spec = catalog.get(name)
+    spec = find_model(name)
     torch.manual_seed(1)
     before = torch.get_rng_state()
     model = build_source(spec, "random")
@@ -145,7 +145,7 @@ def test_random_weights(name):
 
 @pytest.mark.parametrize("name", NARROW)
 def test_random_weights_of_the_larger_architectures(name, narrow):
-    spec = catalog.get(name)
+    spec = find_model(name)
     model = build_source(spec, "random")
     assert digest(build_source(spec, "random")) == digest(model)
     answers = forward(model, example_inputs(spec, 2))
@@ -160,7 +160,7 @@ def test_no_weight_is_left_as_memory_was(name, request):
     torch.use_deterministic_algorithms(True)  # torch then fills what it allocates with NaN
     try:
         assert torch.empty(1).isnan()
-        model = build_source(catalog.get(name), "random")
+        model = build_source(find_model(name), "random")
     finally:
         torch.use_deterministic_algorithms(False)
     bad = [key for key, tensor in model.state_dict().items() if not tensor.isfinite().all()]
@@ -168,17 +168,17 @@ def test_no_weight_is_left_as_memory_was(name, request):
 
 
 def test_each_model_has_its_own_weights_and_inputs():
-    first, second = catalog.get("vit-base-patch16-224-in21k"), catalog.get("dino-vitb16")
+    first, second = find_model("vit-base-patch16-224-in21k"), find_model("dino-vitb16")
     assert not torch.equal(example_inputs(first, 1), example_inputs(second, 1))
     assert first.input_shape == second.input_shape
 
 
 def test_the_same_bits_in_another_process():
-    spec = catalog.get("mobilevit-xx-small")
+    spec = find_model("mobilevit-xx-small")
     code = (
         "import hashlib, torch; torch.manual_seed(7); torch.set_num_threads(2)\n"
-        "from pytest_vq.catalog.build import *; from pytest_vq.catalog import get\n"
-        "spec = get('mobilevit-xx-small'); state = hashlib.sha256()\n"
+        "from pytest_vq.catalog.build import *; from pytest_vq.catalog.models import find_model\n"
+        "spec = find_model('mobilevit-xx-small'); state = hashlib.sha256()\n"
         "tensors = [*build_source(spec).state_dict().values(), example_inputs(spec, 2)]\n"
         "for tensor in tensors: state.update(tensor.contiguous().numpy().tobytes())\n"
         "print(state.hexdigest())"
@@ -189,14 +189,14 @@ def test_the_same_bits_in_another_process():
 
 
 def test_layer_scale_is_the_configs(narrow):
-    model = build_source(catalog.get("beit-base-patch16-224-pt22k-ft22k"))
+    model = build_source(find_model("beit-base-patch16-224-pt22k-ft22k"))
     scales = [tensor for name, tensor in model.named_parameters() if "lambda" in name]
     assert len(scales) == 4
     assert all((tensor == 0.1).all() for tensor in scales)
 
 
 def test_mobilevit_keeps_the_scale_of_a_trained_network():
-    spec = catalog.get("mobilevit-xx-small")
+    spec = find_model("mobilevit-xx-small")
     model = build_source(spec)
     spreads = []
     for module in model.modules():
@@ -212,14 +212,14 @@ def test_mobilevit_keeps_the_scale_of_a_trained_network():
 
 
 def test_a_config_used_in_half_precision_leaves_no_trace():
-    spec = catalog.get("deit-tiny-patch16-224")
+    spec = find_model("deit-tiny-patch16-224")
     build_source(spec).half()
     assert {tensor.dtype for tensor in build_source(spec).parameters()} == {torch.float32}
 
 
 def test_a_buffer_of_its_own_forbids_the_meta_device(monkeypatch):
     """A release of transformers may compute a buffer when a model is made; its values must survive."""
-    spec = catalog.get("deit-tiny-patch16-224")
+    spec = find_model("deit-tiny-patch16-224")
     make = building._instantiate
 
     def with_buffer(spec):
@@ -237,7 +237,7 @@ def test_a_buffer_of_its_own_forbids_the_meta_device(monkeypatch):
 
 
 def test_inputs():
-    spec = catalog.get("mobilevit-small")
+    spec = find_model("mobilevit-small")
     images = example_inputs(spec, 3)
     assert (images.shape, images.dtype) == ((3, 3, 256, 256), torch.float32)
     assert images.mean().abs() < 0.01
@@ -247,7 +247,7 @@ def test_inputs():
 
 
 def test_digits_are_recognised():
-    spec = catalog.get("vit-digits")
+    spec = find_model("vit-digits")
     images, labels = labelled_images(spec)
     assert (images.shape, images.dtype) == ((1000, 1, 8, 8), torch.float32)
     assert (labels.shape, labels.dtype) == ((1000,), torch.int64)
@@ -257,7 +257,7 @@ def test_digits_are_recognised():
 
 
 def test_digits_fit_every_precision_on_every_device():
-    spec = catalog.get("vit-digits")
+    spec = find_model("vit-digits")
     for name, module in build_source(spec).named_modules():
         if type(module) is nn.Linear and name not in spec.heads:
             assert (module.in_features % 64, module.out_features % 64) == (0, 0)
@@ -266,11 +266,11 @@ def test_digits_fit_every_precision_on_every_device():
 
 
 def test_only_digits_are_labelled():
-    assert labelled_images(catalog.get("mobilevit-small")) is None
+    assert labelled_images(find_model("mobilevit-small")) is None
 
 
 def test_the_kind_of_weights():
-    study, digits = catalog.get("dino-vits16"), catalog.get("vit-digits")
+    study, digits = find_model("dino-vits16"), find_model("vit-digits")
     mine = local_spec(lambda: nn.Flatten())
     asked = [(spec, weights) for spec in (study, digits, mine) for weights in ("random", "pretrained")]
     assert [weights_kind(*each) for each in asked] == ["random", "pretrained", "trained", "trained", "local", "local"]
@@ -369,8 +369,8 @@ def test_output_that_is_a_guess_is_refused(output, message):
 
 
 def test_specs_are_not_changed_by_building():
-    spec = catalog.get("vit-digits")
+    spec = find_model("vit-digits")
     build_source(spec)
-    assert dataclasses.asdict(spec) == dataclasses.asdict(catalog.get("vit-digits"))
+    assert dataclasses.asdict(spec) == dataclasses.asdict(find_model("vit-digits"))
     assert isinstance(building._config(spec), ViTConfig)
     assert building._config(spec) is not building._config(spec)

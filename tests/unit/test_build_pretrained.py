@@ -13,9 +13,9 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
-from pytest_vq import catalog
 from pytest_vq.catalog import pretrained
 from pytest_vq.catalog.build import build_source
+from pytest_vq.catalog.models import find_model
 from pytest_vq.errors import BuildError
 
 NAME = "mobilevit-xx-small"  # the smallest; the others differ in their class only
@@ -25,7 +25,7 @@ NAME = "mobilevit-xx-small"  # the smallest; the others differ in their class on
 def checkpoint(tmp_path_factory):
     """A folder with what a hub checkpoint holds, of other weights than the random ones; and the model saved there."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    model = build_source(catalog.get(NAME))
+    model = build_source(find_model(NAME))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.125)
@@ -56,7 +56,7 @@ def empty_cache(monkeypatch, tmp_path):
 
 
 def spec_of(path):
-    return dataclasses.replace(catalog.get(NAME), checkpoint=str(path))
+    return dataclasses.replace(find_model(NAME), checkpoint=str(path))
 
 
 def test_the_checkpoints_weights_are_loaded(checkpoint):
@@ -86,7 +86,7 @@ def test_a_headless_model_ignores_the_classifier_of_its_checkpoint(tmp_path, mon
     config = ViTConfig(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536)
     whole = ViTForImageClassification(config)
     whole.save_pretrained(tmp_path)
-    spec = dataclasses.replace(catalog.get("dino-vits16"), checkpoint=str(tmp_path))
+    spec = dataclasses.replace(find_model("dino-vits16"), checkpoint=str(tmp_path))
     loaded = build_source(spec, "pretrained")
     assert loaded.pooler is None
     assert torch.equal(loaded.embeddings.position_embeddings, whole.vit.embeddings.position_embeddings)
@@ -133,7 +133,7 @@ def test_unreachable_fails_fast_and_says_how_to_cache(empty_cache, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens on the discard port
     started = time.monotonic()
     with pytest.raises(BuildError) as caught:
-        build_source(dataclasses.replace(catalog.get(NAME), revision="a" * 40), "pretrained")
+        build_source(dataclasses.replace(find_model(NAME), revision="a" * 40), "pretrained")
     assert time.monotonic() - started < 15
     message = str(caught.value)
     assert message.startswith(f"{NAME}: checkpoint apple/{NAME} at {'a' * 40} could not be loaded")
@@ -149,7 +149,7 @@ def test_offline_asks_no_one(empty_cache, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(pretrained.huggingface_hub, "get_session", ask)
     with pytest.raises(BuildError, match=f"hf download apple/{NAME} "):
-        build_source(catalog.get(NAME), "pretrained")
+        build_source(find_model(NAME), "pretrained")
 
 
 def test_a_cached_checkpoint_needs_no_hub(checkpoint, tmp_path, monkeypatch):
@@ -160,7 +160,7 @@ def test_a_cached_checkpoint_needs_no_hub(checkpoint, tmp_path, monkeypatch):
     (repository / "refs" / "main").write_text("b" * 40)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(pretrained.huggingface_hub, "get_session", lambda: pytest.fail("the hub was asked"))
-    loaded = build_source(catalog.get(NAME), "pretrained")
+    loaded = build_source(find_model(NAME), "pretrained")
     expected = checkpoint[1].state_dict()["classifier.weight"]
     assert torch.equal(loaded.state_dict()["classifier.weight"], expected)
 

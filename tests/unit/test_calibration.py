@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from test_ab import ENVIRONMENT, RECORD
 
-from pytest_vq.baseline.decide import decide
-from pytest_vq.baseline.policy import DEFAULT
-from pytest_vq.baseline.stats import GIVEN_SENTINEL, Noise, Prior
-from pytest_vq.report.results import ResultsWriter
+from pytest_vq.gate.decide import decide
+from pytest_vq.gate.policy import DEFAULT
+from pytest_vq.gate.stats import GIVEN_SENTINEL, Noise, Prior
 from pytest_vq.schema.estimates import Anchor, Entry, Estimates
 from pytest_vq.schema.record import Setup
 from pytest_vq.schema.verdict import Status, Tolerances
+from pytest_vq.store.results import ResultsWriter
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from pytest_vq import catalog
-from pytest_vq.catalog import registry
+from pytest_vq.catalog import models as registry
+from pytest_vq.catalog.models import STUDY, all_models, find_model, isolated, register_model, select_models
 from pytest_vq.errors import RegistrationError, SelectionError
 
 
 @pytest.fixture(autouse=True)
 def own_registry():
-    with catalog.isolated():
+    with isolated():
         registry._local.clear()
         yield
 
@@ -24,11 +24,11 @@ def register(name="my-net", input_shape=(3, 8, 8), **kwargs):
     def build():
         return None
 
-    return catalog.register_model(name, input_shape=input_shape, **kwargs)(build)
+    return register_model(name, input_shape=input_shape, **kwargs)(build)
 
 
 def names(text, *, accelerator=False):
-    return [spec.name for spec in catalog.select(text, accelerator=accelerator)]
+    return [spec.name for spec in select_models(text, accelerator=accelerator)]
 
 
 CPU_DEFAULT = [
@@ -43,7 +43,7 @@ CPU_DEFAULT = [
 
 def test_importing_the_catalog_loads_no_torch():
     code = (
-        "import sys, pytest_vq.catalog as c; c.models(); c.select('all', accelerator=True); "
+        "import sys, pytest_vq.catalog.models as c; c.all_models(); c.select_models('all', accelerator=True); "
         "print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
@@ -52,22 +52,22 @@ def test_importing_the_catalog_loads_no_torch():
 
 def test_sixteen_in_the_order_of_the_study_then_digits_then_the_users():
     register()
-    assert list(catalog.models()) == [*catalog.STUDY, "vit-digits", "my-net"]
-    assert len(catalog.STUDY) == 16
-    assert catalog.STUDY[0] == "vit-huge-patch14-224-in21k"
-    assert catalog.STUDY[-1] == "vit-base-patch32-224-in21k"
+    assert list(all_models()) == [*STUDY, "vit-digits", "my-net"]
+    assert len(STUDY) == 16
+    assert STUDY[0] == "vit-huge-patch14-224-in21k"
+    assert STUDY[-1] == "vit-base-patch32-224-in21k"
 
 
 def test_a_name_is_its_checkpoints_without_the_organisation():
-    for name in catalog.STUDY:
-        spec = catalog.get(name)
+    for name in STUDY:
+        spec = find_model(name)
         assert spec.checkpoint is not None
         assert spec.checkpoint.split("/")[1] == name
         assert not spec.is_local
 
 
 def test_six_categories_of_the_study():
-    assert {catalog.get(name).category for name in catalog.STUDY} == {
+    assert {find_model(name).category for name in STUDY} == {
         "foundation",
         "self-supervised",
         "masked-autoencoder",
@@ -79,15 +79,15 @@ def test_six_categories_of_the_study():
 
 def test_get_names_the_nearest():
     with pytest.raises(SelectionError, match=r"'vit-base-patch16-385'.*vit-base-patch16-384.*pytest-vq models"):
-        catalog.get("vit-base-patch16-385")
+        find_model("vit-base-patch16-385")
 
 
 @pytest.mark.parametrize(
     ("text", "accelerator", "expected"),
     [
-        ("study", False, list(catalog.STUDY)),
-        ("all", False, [*catalog.STUDY, "vit-digits"]),
-        ("default", True, [*catalog.STUDY, "vit-digits"]),
+        ("study", False, list(STUDY)),
+        ("all", False, [*STUDY, "vit-digits"]),
+        ("default", True, [*STUDY, "vit-digits"]),
         ("default", False, CPU_DEFAULT),
         ("vit-digits,mobilevit-*", False, ["mobilevit-small", "mobilevit-xx-small", "vit-digits"]),
         (" dino-vits16 , dino-*,dino-vits16,", False, ["dino-vitb16", "dino-vits16"]),
@@ -123,12 +123,12 @@ def test_users_models_are_local_and_in_all_but_not_in_default():
 )
 def test_select_refuses_what_matches_nothing(text, message):
     with pytest.raises(SelectionError, match=message):
-        catalog.select(text, accelerator=False)
+        select_models(text, accelerator=False)
 
 
 def test_a_registered_model():
     build = register("My.Net_2+a", (1, 16, 32), head="head", min_sqnr_db={"int4": 5.0})
-    spec = catalog.get("My.Net_2+a")
+    spec = find_model("My.Net_2+a")
     assert spec.is_local
     assert spec.build is build
     assert (spec.category, spec.architecture) == ("local", "register.<locals>.build")
@@ -139,7 +139,7 @@ def test_a_registered_model():
 
 def test_a_model_without_a_head_has_none():
     register()
-    assert catalog.get("my-net").heads == ()
+    assert find_model("my-net").heads == ()
 
 
 @pytest.mark.parametrize("name", ["", "a,b", "a/b", "a[b]", "a*", "a?", "a b", "a\n", "-a", ".a", "é", "x" * 101])
@@ -171,7 +171,7 @@ def test_two_functions_cannot_share_a_name():
     register("my-net")
     with pytest.raises(RegistrationError, match=r"two models are registered as 'my-net'.*register.*another"):
 
-        @catalog.register_model("my-net", input_shape=(3, 8, 8))
+        @register_model("my-net", input_shape=(3, 8, 8))
         def another():
             return None
 
@@ -180,8 +180,8 @@ def test_the_same_function_may_come_again_from_a_second_import():
     first = register("my-net", (3, 8, 8))
     second = register("my-net", (3, 16, 16))
     assert first is not second
-    assert catalog.get("my-net").build is second
-    assert catalog.get("my-net").input_shape == (3, 16, 16)
+    assert find_model("my-net").build is second
+    assert find_model("my-net").input_shape == (3, 16, 16)
 
 
 def test_a_function_with_arguments_cannot_build():
@@ -189,35 +189,35 @@ def test_a_function_with_arguments_cannot_build():
         return None
 
     with pytest.raises(RegistrationError, match=r"build must take no arguments.*size"):
-        catalog.register_model("my-net", input_shape=(3, 8, 8))(build)
-    catalog.register_model("my-net", input_shape=(3, 8, 8))(functools.partial(build, 3))
-    assert catalog.get("my-net").is_local
+        register_model("my-net", input_shape=(3, 8, 8))(build)
+    register_model("my-net", input_shape=(3, 8, 8))(functools.partial(build, 3))
+    assert find_model("my-net").is_local
 
 
 def test_something_that_cannot_be_called_cannot_build():
     with pytest.raises(RegistrationError, match="not a function"):
-        catalog.register_model("my-net", input_shape=(3, 8, 8))(object())  # type: ignore[type-var]
+        register_model("my-net", input_shape=(3, 8, 8))(object())  # type: ignore[type-var]
 
 
 def test_isolated_restores_also_after_an_error():
     def fail():
-        with catalog.isolated():
+        with isolated():
             register("temporary")
             raise RuntimeError
 
     register("kept")
     with pytest.raises(RuntimeError):
         fail()
-    assert list(catalog.models())[17:] == ["kept"]
+    assert list(all_models())[17:] == ["kept"]
 
 
 def test_no_revision_is_made_up():
-    for spec in catalog.models().values():
+    for spec in all_models().values():
         assert spec.revision is None or len(spec.revision) == 40
 
 
 def test_mobilevit_has_its_own_fidelity_bound_at_int4():
-    own = {name: spec.min_sqnr_db for name, spec in catalog.models().items() if spec.min_sqnr_db}
+    own = {name: spec.min_sqnr_db for name, spec in all_models().items() if spec.min_sqnr_db}
     assert own == {"mobilevit-small": {"int4": 4.0}, "mobilevit-xx-small": {"int4": 4.0}}
 
 
@@ -225,6 +225,6 @@ def test_two_partials_are_two_functions():
     def build(size):
         return None
 
-    catalog.register_model("my-net", input_shape=(3, 8, 8))(functools.partial(build, 3))
+    register_model("my-net", input_shape=(3, 8, 8))(functools.partial(build, 3))
     with pytest.raises(RegistrationError, match="two models are registered"):
-        catalog.register_model("my-net", input_shape=(3, 8, 8))(functools.partial(build, 4))
+        register_model("my-net", input_shape=(3, 8, 8))(functools.partial(build, 4))

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from pytest_vq import __version__
-from pytest_vq.baseline.store import BaselineStore
-from pytest_vq.cli import main
-from pytest_vq.report.results import ResultsWriter
+from pytest_vq.cli.main import main
 from pytest_vq.schema.estimates import Estimates
 from pytest_vq.schema.record import Coverage, Environment, Record, Setup
 from pytest_vq.schema.verdict import Status
+from pytest_vq.store.baselines import BaselineStore
+from pytest_vq.store.results import ResultsWriter
 
 H200 = Environment(
     device="cuda",
@@ -316,7 +316,7 @@ def test_no_command_imports_torch(tmp_path: Path) -> None:
     write(tmp_path / "out", record())
     script = """
 import sys
-from pytest_vq.cli import main
+from pytest_vq.cli.main import main
 for argv in (["models"], ["baselines", "list"], ["baselines", "show", "vit-base"],
              ["baselines", "accept", "out", "--reason", "why"]):
     assert main(argv) == 0, argv

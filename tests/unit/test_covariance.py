@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytest_vq.baseline.covariance import Moments, Slope
-from pytest_vq.baseline.policy import DEFAULT, SlopePrior
+from pytest_vq.gate.covariance import Moments, Slope
+from pytest_vq.gate.policy import DEFAULT, SlopePrior
 
 PRIOR = SlopePrior(0.5, 0.5)
 

@@ -5,9 +5,9 @@ from dataclasses import fields, replace
 
 import pytest
 
-from pytest_vq.baseline.decide import decide
-from pytest_vq.baseline.policy import DEFAULT
-from pytest_vq.baseline.stats import GIVEN_SENTINEL, Noise, Prior
+from pytest_vq.gate.decide import decide
+from pytest_vq.gate.policy import DEFAULT
+from pytest_vq.gate.stats import GIVEN_SENTINEL, Noise, Prior
 from pytest_vq.schema.estimates import Anchor, Entry, Estimates
 from pytest_vq.schema.record import Setup
 from pytest_vq.schema.verdict import MetricVerdict, Status, Tolerances, Verdict

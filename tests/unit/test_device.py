@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from pytest_vq.device import device as device_module
+from pytest_vq.device.device import Device, guarded, is_device_trouble, open_device, require_accelerator
 from pytest_vq.errors import (
     DeviceLostError,
     DeviceOutOfMemoryError,
@@ -15,8 +17,6 @@ from pytest_vq.errors import (
     OutputError,
     PrecisionError,
 )
-from pytest_vq.measure import device as device_module
-from pytest_vq.measure.device import Device, guarded, is_device_trouble, open_device, require_accelerator
 
 LOST = RuntimeError("CUDA error: device-side assert triggered\nCompile with `TORCH_USE_CUDA_DSA`")
 

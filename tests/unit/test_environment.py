@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_vq import environment
-from pytest_vq.environment import fingerprint, git_commit, slug
+from pytest_vq.device import environment
+from pytest_vq.device.environment import fingerprint, git_commit, slug
 
 CPU = torch.device("cpu")
 

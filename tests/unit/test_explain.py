@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pytest_vq.baseline.explain import TOP, explain, explain_memory
+from pytest_vq.gate.explain import TOP, explain, explain_memory
 from pytest_vq.schema.estimates import Operator
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pytest_vq.errors import OutputError
-from pytest_vq.measure.fidelity import MAX_SQNR_DB, Fidelity, accuracy, check_output, compare
+from pytest_vq.precision.fidelity import MAX_SQNR_DB, Fidelity, accuracy, check_output, compare
 
 
 def test_known_figures():

@@ -42,7 +42,7 @@ def modules_after(arguments: list[str], directory: Path, cwd: Path) -> set[str]:
     return set(json.loads(witness.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("name", ["pytest_vq", "pytest_vq.plugin", "pytest_vq.cli"])
+@pytest.mark.parametrize("name", ["pytest_vq", "pytest_vq.plugin.entry", "pytest_vq.cli.main"])
 def test_importing_loads_nothing_heavy(name: str, tmp_path: Path) -> None:
     loaded = modules_after(["-c", f"import {name}"], tmp_path, tmp_path)
     assert name in loaded
@@ -52,18 +52,18 @@ def test_importing_loads_nothing_heavy(name: str, tmp_path: Path) -> None:
 def test_installed_but_unused_it_loads_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "test_empty.py").write_text("def test():\n    pass\n", encoding="utf-8")
     loaded = modules_after([*PYTEST, str(tmp_path)], tmp_path, tmp_path)
-    assert "pytest_vq.plugin" in loaded
+    assert "pytest_vq.plugin.entry" in loaded
     assert loaded.isdisjoint(UNUSED)
 
 
 def test_collecting_the_suite_loads_nothing_heavy(tmp_path: Path) -> None:
     loaded = modules_after([*PYTEST, "bench", "--collect-only", "--vq-models=all"], tmp_path, ROOT)
-    assert "pytest_vq.catalog" in loaded
+    assert "pytest_vq.catalog.models" in loaded
     assert loaded.isdisjoint(HEAVY)
 
 
 def test_listing_the_models_loads_nothing_heavy(tmp_path: Path) -> None:
-    command = ["-c", "import sys; from pytest_vq.cli import main; sys.exit(main(['models']))"]
+    command = ["-c", "import sys; from pytest_vq.cli.main import main; sys.exit(main(['models']))"]
     loaded = modules_after(command, tmp_path, tmp_path)
-    assert "pytest_vq.catalog" in loaded
+    assert "pytest_vq.catalog.models" in loaded
     assert loaded.isdisjoint(HEAVY)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pytest_vq.measure.lock import device_lock, lock_path
+from pytest_vq.device.lock import device_lock, lock_path
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from pytest_vq.measure.lock import device_lock
+from pytest_vq.device.lock import device_lock
 
 with device_lock(sys.argv[1]):
     Path(sys.argv[2]).touch()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pytest_vq.measure import memory
-from pytest_vq.measure.memory import HostMemory, MemoryFigures
+from pytest_vq.device import memory
+from pytest_vq.device.memory import HostMemory, MemoryFigures
 
 MIB = 2**20
 SLACK = 16 * MIB  # what else a process does meanwhile

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_vq.baseline.paired import Sides, decide_paired
+from pytest_vq.gate.paired import Sides, decide_paired
 from pytest_vq.schema.estimates import Estimates
 from pytest_vq.schema.record import Setup
 from pytest_vq.schema.verdict import Status, Tolerances

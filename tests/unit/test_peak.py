@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pytest_vq.measure.peak import alive_at_peak, largest
+from pytest_vq.device.peak import alive_at_peak, largest
 
 MIB = 2**20
 

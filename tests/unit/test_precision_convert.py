@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from transformers import MobileViTConfig, MobileViTForImageClassification, ViTConfig, ViTForImageClassification
 
-from pytest_vq import precision
 from pytest_vq.errors import PrecisionError
-from pytest_vq.measure.fidelity import compare
 from pytest_vq.precision.convert import SameBytesGuard, convert, fingerprint
+from pytest_vq.precision.fidelity import compare
+from pytest_vq.precision.precisions import find_precision
 
 CPU = torch.device("cpu")
 NAMES = ["fp32", "fp16", "int8", "int4"]
@@ -33,7 +33,7 @@ def vit() -> nn.Module:
 
 
 def to(source: nn.Module, name: str, heads=()):
-    return convert(source, precision.get(name), device=CPU, heads=heads)
+    return convert(source, find_precision(name), device=CPU, heads=heads)
 
 
 def small(*layers: nn.Module) -> nn.Module:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_vq import precision
 from pytest_vq.precision import bnb
 from pytest_vq.precision.convert import convert
 from pytest_vq.precision.layers import Copier
+from pytest_vq.precision.precisions import find_precision
 
 CPU = torch.device("cpu")
 # Activations are quantized to 8 bits at int8 (about 40 dB); at int4 all that is lost is BF16's rounding.
@@ -28,7 +28,7 @@ def sqnr_db(expected: torch.Tensor, found: torch.Tensor) -> float:
 
 def layer(kind: str, linear: nn.Linear) -> nn.Module:
     source = nn.Sequential(linear)
-    return convert(source, precision.get(kind), device=CPU, heads=()).module[0]
+    return convert(source, find_precision(kind), device=CPU, heads=()).module[0]
 
 
 def dequantized(kind: str, quantized: nn.Module) -> torch.Tensor:
@@ -134,7 +134,7 @@ def test_rows_and_weights_of_zeros_give_zeros(kind):
 @pytest.mark.parametrize(("in_features", "out_features"), [(60, 64), (96, 64), (64, 33), (1000, 32)])
 def test_shapes_that_nf4_gets_wrong_on_a_cpu_are_not_quantized(in_features, out_features):
     source = nn.Sequential(nn.Linear(64, in_features), nn.Linear(in_features, out_features), nn.Linear(64, 64))
-    converted = convert(source, precision.get("int4"), device=CPU, heads=())
+    converted = convert(source, find_precision("int4"), device=CPU, heads=())
     assert "1" in converted.coverage.left
     assert type(converted.module[1]) is nn.Linear
     assert type(converted.module[2]) is bnb.NF4Linear

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_vq import precision
 from pytest_vq.errors import PrecisionError
 from pytest_vq.precision.convert import convert, verify
 from pytest_vq.precision.converted import Converted
+from pytest_vq.precision.precisions import find_precision
 from pytest_vq.schema.record import Coverage
 from pytest_vq.schema.spec import PrecisionSpec
 
@@ -24,22 +24,22 @@ def source() -> nn.Module:
 
 
 def at(name: str) -> Converted:
-    return convert(source(), precision.get(name), device=CPU, heads=())
+    return convert(source(), find_precision(name), device=CPU, heads=())
 
 
 def refuse(converted: Converted, name: str, match: str) -> None:
     with pytest.raises(PrecisionError, match=match):
-        verify(converted, precision.get(name))
+        verify(converted, find_precision(name))
 
 
 @pytest.mark.parametrize("name", ["fp32", "fp16", "int8", "int4"])
 def test_what_convert_gives_holds_before_and_after_a_forward(name):
     converted = at(name)
-    verify(converted, precision.get(name))
+    verify(converted, find_precision(name))
     with torch.inference_mode():
         converted.module(torch.randn(4, 64, dtype=converted.dtype))
     if name != "int4":  # bitsandbytes may have repacked NF4
-        verify(converted, precision.get(name))
+        verify(converted, find_precision(name))
 
 
 @pytest.mark.parametrize(

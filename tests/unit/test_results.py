@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from pytest_vq.errors import ResultsError
-from pytest_vq.report import results as results_module
-from pytest_vq.report.results import Failure, ResultsWriter, read_results
 from pytest_vq.schema.record import COLUMNS, SCHEMA_VERSION, Coverage, Environment, Record, Setup
 from pytest_vq.schema.verdict import Status
+from pytest_vq.store import results as results_module
+from pytest_vq.store.results import Failure, ResultsWriter, read_results
 
 ENVIRONMENT = Environment(
     device="cuda",
@@ -144,7 +144,7 @@ KILLED = """
 import sys, time; from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_results import ENVIRONMENT, record
-from pytest_vq.report.results import ResultsWriter
+from pytest_vq.store.results import ResultsWriter
 writer = ResultsWriter(Path(sys.argv[1]), {})
 for n in range(10_000):
     writer.add(record(model=f"vit-{n}"), ENVIRONMENT)
@@ -175,7 +175,7 @@ KILLED_INSIDE = """
 import os, signal, sys; from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_results import ENVIRONMENT, record
-from pytest_vq.report.results import ResultsWriter
+from pytest_vq.store.results import ResultsWriter
 writer = ResultsWriter(Path(sys.argv[1]), {})
 writer.add(record(model="a"), ENVIRONMENT)
 points = {"table": (os, "fsync", 1), "study": (os, "fsync", 2), "replace": (Path, "replace", 1)}

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from test_ab import ENVIRONMENT, RECORD
 
-from pytest_vq import selftest
-from pytest_vq.baseline.store import BaselineStore
-from pytest_vq.cli import main
-from pytest_vq.report.results import Row
+from pytest_vq.cli import selftest_command as selftest
+from pytest_vq.cli.main import main
 from pytest_vq.schema.estimates import Estimates
 from pytest_vq.schema.verdict import Status
+from pytest_vq.store.baselines import BaselineStore
+from pytest_vq.store.results import Row
 
 OPTIONS = ("--model", "net", "--baseline", "6", "--runs", "2")
 

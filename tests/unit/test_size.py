@@ -5,9 +5,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from pytest_vq import precision
-from pytest_vq.measure.size import file_bytes, serialized_bytes, stored_tensors
 from pytest_vq.precision.convert import convert
+from pytest_vq.precision.precisions import find_precision
+from pytest_vq.precision.size import file_bytes, serialized_bytes, stored_tensors
 
 
 def model() -> nn.Module:
@@ -18,7 +18,7 @@ def model() -> nn.Module:
 
 @pytest.mark.parametrize("name", ["fp32", "fp16", "int8", "int4"])
 def test_it_is_what_safetensors_writes(name):
-    converted = convert(model(), precision.get(name), device=torch.device("cpu"), heads=["5"])
+    converted = convert(model(), find_precision(name), device=torch.device("cpu"), heads=["5"])
     written = len(safetensors.torch.save(stored_tensors(converted.module)))
     assert converted.model_size_bytes == serialized_bytes(converted.module) == written
 
@@ -58,16 +58,16 @@ def test_a_shared_quantized_weight_counts_once(name):
         source = nn.Sequential(nn.Linear(256, 256, bias=False), nn.Linear(256, 256, bias=False))
         if shared:
             source[1].weight = source[0].weight
-        return convert(source, precision.get(name), device=torch.device("cpu"), heads=()).model_size_bytes
+        return convert(source, find_precision(name), device=torch.device("cpu"), heads=()).model_size_bytes
 
     assert size(shared=False) - size(shared=True) >= 256 * 256 // (1 if name == "int8" else 2)
 
 
 def test_quantization_state_is_counted():
     source = nn.Sequential(nn.Linear(1024, 256, bias=False))
-    size = convert(source, precision.get("int8"), device=torch.device("cpu"), heads=()).model_size_bytes
+    size = convert(source, find_precision("int8"), device=torch.device("cpu"), heads=()).model_size_bytes
     assert size >= 1024 * 256 + 256 * 4  # a scale of four bytes for each row
-    size = convert(source, precision.get("int4"), device=torch.device("cpu"), heads=()).model_size_bytes
+    size = convert(source, find_precision("int4"), device=torch.device("cpu"), heads=()).model_size_bytes
     assert size >= 1024 * 256 // 2 + 1024 * 256 // 64
 
 

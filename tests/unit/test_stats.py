@@ -6,8 +6,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from pytest_vq.baseline import stats
-from pytest_vq.baseline.policy import DEFAULT, Policy
+from pytest_vq.gate import stats
+from pytest_vq.gate.policy import DEFAULT, Policy
 from pytest_vq.measure.interval import lag1_autocorrelation, median_interval
 from pytest_vq.schema.estimates import Anchor, Entry, Estimates
 from pytest_vq.schema.record import Setup

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_vq.baseline import store as store_module
-from pytest_vq.baseline.store import BaselineStore
 from pytest_vq.errors import BaselineError
 from pytest_vq.schema.estimates import Estimates
 from pytest_vq.schema.record import SCHEMA_VERSION, Setup
+from pytest_vq.store import baselines as store_module
+from pytest_vq.store.baselines import BaselineStore
 
 DEVICE, NAME = "nvidia-h200", "NVIDIA H200"
 SETUP = Setup(precision="int8", batch=1, protocol="adaptive", weights="random", threads=None, tf32=False)

@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 
 from pytest_vq.options import Options
-from pytest_vq.report import live
-from pytest_vq.report.live import Progress, summarised
-from pytest_vq.report.results import Failure
-from pytest_vq.report.summary import table, write_summary
-from pytest_vq.report.text import figure
-from pytest_vq.run import Run
+from pytest_vq.plugin import live
+from pytest_vq.plugin.live import Progress, summarised
+from pytest_vq.plugin.run import Run
+from pytest_vq.plugin.session import VqSession
+from pytest_vq.plugin.terminal import write_summary
+from pytest_vq.report.table import records_table
 from pytest_vq.schema.outcome import Outcome
 from pytest_vq.schema.record import Coverage, Environment, Record, Setup
 from pytest_vq.schema.verdict import Status
-from pytest_vq.session import VqSession
+from pytest_vq.store.results import Failure
+from pytest_vq.wording import figure
 
 MIB = 2**20
 ENVIRONMENT = Environment(
@@ -68,7 +69,9 @@ def record(model: str, precision: str, **changes: Any) -> Record:
 
 def cells(*records: Record) -> list[list[str]]:
     """The table's lines below its head, split where two spaces part columns."""
-    return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in table(records).splitlines()[2:]]
+    return [
+        [cell.strip() for cell in line.split("  ") if cell.strip()] for line in records_table(records).splitlines()[2:]
+    ]
 
 
 class TestTable:
@@ -77,7 +80,7 @@ class TestTable:
             ["vit", "fp32", "12.35", "12 - 13", "100.0"],
             ["int8", "12.35", "12 - 13", "1.50x", "1.25 - 1.75", "100.0", "25.0%", "38.0 dB"],
         ]
-        head = table([record("vit", "fp32")]).splitlines()[0]
+        head = records_table([record("vit", "fp32")]).splitlines()[0]
         assert head.split("  ")[0] == "model"
         assert "verdict" not in head  # --vq-gate=off gives none
 
@@ -93,8 +96,8 @@ class TestTable:
             memory_reduction=None,
         )
         assert cells(bare) == [["vit", "int8", "12.35", "1.50x", "38.0 dB"]]
-        assert "None" not in table([bare])
-        assert "nan" not in table([bare])
+        assert "None" not in records_table([bare])
+        assert "nan" not in records_table([bare])
 
     def test_models_stay_together_and_precisions_in_order_whatever_the_order_of_the_tests(self) -> None:
         mixed = [
@@ -104,7 +107,7 @@ class TestTable:
             record("a", "fp32"),
             record("b", "fp32"),
         ]
-        lines = table(mixed).splitlines()[2:]
+        lines = records_table(mixed).splitlines()[2:]
         assert [line.split("  ")[0].strip() for line in lines] == ["b", "", "", "a", ""]
         assert [cell for line in lines for cell in line.split() if cell in {"fp32", "fp16", "int4"}] == [
             "fp32",
@@ -124,7 +127,7 @@ class TestTable:
 
     def test_verdicts(self) -> None:
         rows = [record("vit", "fp32", verdict=Status.PASS), record("vit", "int8", verdict=None)]
-        assert table(rows).splitlines()[0].endswith("verdict")
+        assert records_table(rows).splitlines()[0].endswith("verdict")
         assert cells(*rows)[0][-1] == "PASS"
         assert cells(*rows)[1][-1] == "38.0 dB"  # measured, and not judged: a broken baseline
 

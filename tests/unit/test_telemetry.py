@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pytest_vq.measure import telemetry
-from pytest_vq.measure.telemetry import GpuTelemetry, HostTelemetry
+from pytest_vq.device import telemetry
+from pytest_vq.device.telemetry import GpuTelemetry, HostTelemetry
 
 
 class TestHost:

@@ -1,1 +1,0 @@
-"""What figures are compared with: the stored baselines, the statistics of processes, and the decision."""

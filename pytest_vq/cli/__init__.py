@@ -1,0 +1,1 @@
+"""The console script ``pytest-vq``: a module a command. Imports no torch itself."""

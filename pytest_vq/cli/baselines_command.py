@@ -1,0 +1,200 @@
+"""The ``baselines`` commands: list, show, accept."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import re
+import statistics
+from collections.abc import Iterable
+from dataclasses import astuple, fields
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from pytest_vq.errors import BaselineError, ResultsError, SelectionError
+from pytest_vq.report.text import plain_table
+from pytest_vq.schema.estimates import Entry, Estimates
+from pytest_vq.schema.record import Setup
+from pytest_vq.store.baselines import BaselineStore
+from pytest_vq.store.results import Results, Row, read_results
+
+# Title, field of Estimates, divisor. Decibels are logarithms already: they change by a difference, not a percentage.
+FIGURES = (
+    ("latency (ms)", "latency_ms", 1),
+    ("speedup", "speedup", 1),
+    ("peak memory (MiB)", "peak_memory_bytes", 2**20),
+    ("size (MiB)", "model_size_bytes", 2**20),
+    ("SQNR (dB)", "sqnr_db", 1),
+)
+
+
+def list_baselines(args: argparse.Namespace) -> str:
+    """``baselines list``: a line for each setup of each model on each device."""
+    store = _store(args)
+    rows = [
+        [device, model, *astuple(e.setup), len(e.processes), e.processes[-1].date_utc, e.anchor.date_utc]
+        for device in store.devices()
+        for model, entries in store.all_entries(device).items()
+        for e in entries
+    ]
+    if not rows:
+        return f"no baselines in {store.root}: record some with pytest --vq-save"
+    return plain_table(rows, ["device", "model", *(f.name for f in fields(Setup)), "processes", "last", "anchor"])
+
+
+def show_baselines(args: argparse.Namespace) -> str:
+    """``baselines show``: every process of a model's entries, their spread, and the anchor."""
+    store = _store(args)
+    devices = _matching([args.device], store.devices(), f"device with baselines in {store.root}")
+    known = sorted({model for device in devices for model in store.models(device)})
+    models = _matching([args.model], known, f"model with baselines in {store.root}")
+    found = [(m, d, e) for m in models for d in devices for e in store.entries(d, m)]
+    precisions = sorted({entry.setup.precision for _, _, entry in found})
+    precisions = _matching([args.precision], precisions, f"precision with baselines of {', '.join(models)}")
+    return "\n\n".join(_entry_text(*one) for one in found if one[2].setup.precision in precisions)
+
+
+def accept_baselines(args: argparse.Namespace) -> str:
+    """``baselines accept``: make a run's figures the new anchors, and print what that changes."""
+    chosen = _acceptable(read_results(args.results), args.models, args.results)
+    store = BaselineStore(args.baselines)
+    names = {row.environment.device_slug: row.environment.device_name for row in chosen}
+    rows, items = [], {}
+    for slug in sorted(names):
+        items[slug] = _grouped(row for row in chosen if row.environment.device_slug == slug)
+        for model, setup, estimates in items[slug]:
+            entry = store.entry(slug, model, setup)
+            changes = _change_cells(entry.anchor.estimates if entry else (), estimates)
+            rows.append([model, setup.precision, str(setup.batch), *changes])
+    written = [path for slug in items for path in store.accept(slug, names[slug], items[slug], args.reason)]
+    changed = plain_table(rows, ["model", "precision", "batch", *(title for title, _, _ in FIGURES)])
+    return f"{changed}\n\naccepted: {args.reason}\n" + "\n".join(f"wrote {path}; commit it" for path in written)
+
+
+def _acceptable(results: Results, models: str | None, path: Path) -> list[Row]:
+    """The measured pairs to accept; ResultsError where what was asked for was not wholly, or not calmly, measured."""
+    measured, failures = list(results.rows), list(results.failures)
+    if models is not None:
+        patterns = [pattern.strip() for pattern in models.split(",")]
+        chosen = _matching(patterns, sorted({row.record.model for row in measured}), f"model in {path}")
+        measured = [row for row in measured if row.record.model in chosen]
+        failures = [failure for failure in failures if _model_of(failure.id) in (*chosen, None)]
+    unfit = ["the run was interrupted"] if models is None and not results.complete else []
+    unfit += [f"{failure.id} was not measured ({failure.error})" for failure in failures]
+    disturbed = [row.record for row in measured if row.record.disturbance]
+    unfit += [f"{record.id} was disturbed ({record.disturbance})" for record in disturbed]
+    if unfit:
+        hint = "measure again, or name the models to accept with --models"
+        raise ResultsError(f"{path} is not fit to be accepted: {', '.join(unfit)}; {hint}")
+    if not measured:
+        raise ResultsError(f"{path} holds no measured pair: there is nothing to accept")
+    return measured
+
+
+def _model_of(id: str) -> str | None:  # noqa: A002 - the record's word
+    return re.sub(r"-b\d+$", "", id).rpartition("-")[0] or None
+
+
+def _grouped(rows: Iterable[Row]) -> list[tuple[str, Setup, tuple[Estimates, ...]]]:
+    """Each model and setup with its processes' estimates; of a pair measured twice by one process, the last."""
+    groups: dict[tuple[str, Setup], dict[int, tuple[Estimates, ...]]] = {}
+    for row in rows:
+        groups.setdefault((row.record.model, row.record.setup), {})[id(row.environment)] = row.estimates
+    return [
+        (model, setup, tuple(estimates for taken in processes.values() for estimates in taken))
+        for (model, setup), processes in groups.items()
+    ]
+
+
+def _change_cells(old: tuple[Estimates, ...], new: tuple[Estimates, ...]) -> list[str]:
+    cells = []
+    for title, name, unit in FIGURES:
+        before, after = _median(old, name, unit), _median(new, name, unit)
+        if before is None or after is None:
+            cells.append(f"{_number(before) or 'none'} -> {_number(after) or 'none'}" if before is not after else "")
+        else:
+            percent = f"{(after / before - 1) * 100:+.1f} %" if before else "was 0"
+            change = f"{after - before:+.1f} dB" if "dB" in title else percent
+            cells.append(f"{_number(before)} -> {_number(after)} ({change})")
+    return cells
+
+
+def _entry_text(model: str, device: str, entry: Entry) -> str:
+    s = entry.setup
+    threads = "" if s.threads is None else f", {s.threads} threads"
+    tf32 = ", TF32" if s.tf32 else ""
+    title = f"{model} {s.precision}, batch {s.batch}, {s.protocol}, {s.weights} weights{threads}{tf32} on {device}"
+    headers = ["date", "commit", "device", *(title for title, _, _ in FIGURES)]
+    return (
+        f"{title}\n{plain_table([_process_cells(e) for e in entry.processes], headers)}\n"
+        f"between processes (standard deviation): {_spread_text(entry.processes)}\n"
+        f"anchor: {entry.anchor.reason} ({entry.anchor.date_utc})\n"
+        f"{plain_table([_process_cells(e) for e in entry.anchor.estimates], headers)}"
+    )
+
+
+def _process_cells(e: Estimates) -> list[str]:
+    figures = [_number(_median((e,), name, unit)) for _, name, unit in FIGURES]
+    return [e.date_utc, e.commit or "", e.device_uuid, *figures]
+
+
+def _spread_text(processes: tuple[Estimates, ...]) -> str:
+    parts = []
+    for name in ("latency_ms", "speedup"):
+        logs = [math.log(value) for e in processes if (value := getattr(e, name)) is not None]
+        parts.append(f"{name} {statistics.stdev(logs) * 100:.2f} %" if len(logs) > 1 else f"{name} unknown")
+    return ", ".join(parts)
+
+
+def _median(estimates: tuple[Estimates, ...], name: str, unit: int) -> float | None:
+    values = [value / unit for e in estimates if (value := getattr(e, name)) is not None]
+    return statistics.median(values) if values else None
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.{3 if abs(value) < 10 else 2 if abs(value) < 1000 else 1}f}"
+
+
+def _store(args: argparse.Namespace) -> BaselineStore:
+    if not args.baselines.exists():
+        raise BaselineError(f"there is no directory {args.baselines}: name the right one with --baselines")
+    return BaselineStore(args.baselines)
+
+
+def _matching(patterns: list[str], known: list[str], what: str) -> list[str]:
+    """The names in ``known`` that match; SelectionError naming the nearest for a pattern that matches none."""
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            near = difflib.get_close_matches(pattern, known, n=3, cutoff=0.3) or known[:3]
+            raise SelectionError(f"no {what} matches {pattern!r}; the nearest: {', '.join(near) or 'none at all'}")
+    return [name for name in known if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def _reason(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; say why the figures changed")
+    return text.strip()
+
+
+def baselines_option(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--baselines``."""
+    parser.add_argument("--baselines", type=Path, default=Path("baselines"), metavar="DIR", help="default baselines/")
+
+
+def show_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what ``baselines show`` takes."""
+    parser.add_argument("model", help="a name or glob")
+    parser.add_argument("--device", default="*", metavar="SLUG", help="default all")
+    parser.add_argument("--precision", default="*", help="default all")
+    baselines_option(parser)
+
+
+def accept_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what ``baselines accept`` takes."""
+    parser.add_argument("results", type=Path, help="a run's output directory, or its study.json")
+    parser.add_argument("--models", metavar="NAMES", help="names or globs, comma-separated; default all")
+    parser.add_argument("--reason", type=_reason, required=True, help="why the figures changed; kept with them")
+    baselines_option(parser)

@@ -1,0 +1,66 @@
+"""The console script ``pytest-vq``: works on results and baselines, and runs suites against each other.
+
+It imports no torch itself. A command is one function from its arguments to the text it prints, and the exit code where
+that is not 0; they are listed in ``COMMANDS``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from pytest_vq.cli import ab_command, baselines_command, models_command, selftest_command
+from pytest_vq.errors import VqError
+
+Run = Callable[[argparse.Namespace], str | tuple[str, int]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns its exit code, 1 after an error of ours; argparse exits with 2 on wrong usage."""
+    args = _parser().parse_args(argv)
+    try:
+        result = args.run(args)
+    except VqError as error:
+        print(f"pytest-vq: error: {error}", file=sys.stderr)
+        return 1
+    text, code = result if isinstance(result, tuple) else (result, 0)
+    print(text)
+    return int(code)
+
+
+# Name (of two words: a command of a group), help, what it takes or None, and the function that runs it.
+COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None] | None, Run], ...] = (
+    ("models", "list the catalog", None, models_command.list_models),
+    ("baselines list", "list what is stored", baselines_command.baselines_option, baselines_command.list_baselines),
+    (
+        "baselines show",
+        "show a model's processes and anchor",
+        baselines_command.show_arguments,
+        baselines_command.show_baselines,
+    ),
+    (
+        "baselines accept",
+        "make a run's figures the new anchors",
+        baselines_command.accept_arguments,
+        baselines_command.accept_baselines,
+    ),
+    ("selftest", "does the gate hold on this machine?", selftest_command.add_arguments, selftest_command.run_selftest),
+    ("ab", "compare two environments in alternating fresh processes", ab_command.add_arguments, ab_command.run_ab),
+)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("pytest-vq", description="Works on the saved results and baselines of pytest-vq.")
+    parser.add_argument("--version", action="version", version=f"pytest-vq {version('pytest-vq')}")
+    levels = {"": parser.add_subparsers(required=True, metavar="COMMAND")}
+    for name, description, arguments, run in COMMANDS:
+        group, _, last = name.rpartition(" ")
+        if group not in levels:
+            levels[group] = levels[""].add_parser(group).add_subparsers(required=True, metavar="COMMAND")
+        child = levels[group].add_parser(last, help=description, description=description)
+        if arguments:
+            arguments(child)
+        child.set_defaults(run=run)
+    return parser

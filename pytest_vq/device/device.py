@@ -1,0 +1,148 @@
+"""The device that measures: what differs between a CPU and an accelerator, gathered in one place."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from pytest_vq.device.clock import Clock, EventClock, HostClock
+from pytest_vq.device.environment import fingerprint
+from pytest_vq.device.memory import AcceleratorMemory, HostMemory, MemoryMeter, release_accelerator
+from pytest_vq.device.telemetry import GpuTelemetry, HostTelemetry, Telemetry
+from pytest_vq.errors import (
+    BuildError,
+    DeviceLostError,
+    DeviceOutOfMemoryError,
+    DeviceUnavailableError,
+    VqError,
+)
+from pytest_vq.schema.record import Environment
+
+# The CPU's allocator, the driver and cuBLAS raise plain RuntimeErrors; their wording is all there is to tell them by.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device with the instruments that measure on it."""
+
+    torch_device: torch.device
+    clock: Clock
+    memory: MemoryMeter
+    telemetry: Telemetry
+    environment: Environment
+    threads: int | None = None  # intra-op threads on the CPU; None where they are left alone
+
+    @property
+    def is_accelerator(self) -> bool:
+        """True where work is asynchronous and memory is the device's own."""
+        return self.torch_device.type != "cpu"
+
+    @property
+    def is_lost(self) -> bool:
+        """True where a kernel crashed, whoever launched it: nothing more runs on the device in this process."""
+        if not self.is_accelerator:
+            return False
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError:
+            return True
+        return False
+
+    def pin(self) -> None:
+        """Set what rows state as facts: FP32 is FP32 (no TF32), and on the CPU the number of threads."""
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+
+    def release(self) -> None:
+        """Give back memory that nothing refers to any more."""
+        if self.is_accelerator:
+            # On a lost device every call fails; there is nothing to give back, and the error that said so must stand.
+            with contextlib.suppress(RuntimeError):
+                release_accelerator()
+        else:
+            gc.collect()
+
+
+def require_accelerator() -> None:
+    """Raise ``DeviceUnavailableError`` saying what is missing, where there is no CUDA device to measure on."""
+    if torch.version.cuda is None:
+        raise DeviceUnavailableError(
+            f"--gpu: this torch ({torch.__version__}) is built without CUDA. Install a CUDA build of torch, "
+            "or leave --gpu out to measure on the CPU."
+        )
+    if not torch.cuda.is_available():
+        raise DeviceUnavailableError(
+            f"--gpu: torch {torch.__version__} (CUDA {torch.version.cuda}) sees no CUDA device. Check that "
+            "`nvidia-smi` lists a GPU, that the driver is new enough for that CUDA, and CUDA_VISIBLE_DEVICES; "
+            "or leave --gpu out to measure on the CPU."
+        )
+
+
+def open_device(gpu: bool, threads: int) -> Device:
+    """The device to measure on; the CPU runs ``threads`` intra-op threads."""
+    if not gpu:
+        device = torch.device("cpu")
+        return Device(device, HostClock(), HostMemory(), HostTelemetry(), fingerprint(device), threads)
+    require_accelerator()
+    device = torch.device("cuda", torch.cuda.current_device())
+    environment = fingerprint(device)
+    return Device(
+        device, EventClock(device), AcceleratorMemory(device), GpuTelemetry(environment.device_uuid), environment
+    )
+
+
+@contextlib.contextmanager
+def guarded(device: Device, what: str) -> Iterator[None]:
+    """Turn what a device throws into errors that say which pair it was, and give the memory back.
+
+    A traceback keeps alive every tensor its frames refer to: they are cleared, or the next pair would find less memory.
+    What the pair before, or the user's builder, changed in torch's settings is set right again.
+    """
+    device.pin()
+    default_dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)
+        origin = error.__cause__ if isinstance(error, BuildError) and error.__cause__ else error
+        if isinstance(error, VqError) and not _is_out_of_memory(origin):
+            raise
+        if _is_out_of_memory(origin):
+            device.release()
+            raise DeviceOutOfMemoryError(
+                f"{what}: out of memory on {device.environment.device_name}: {first_line(origin)}. "
+                "Take a smaller batch or model, or free the device for it."
+            ) from None
+        if device.is_lost:
+            raise DeviceLostError(
+                f"{what}: a kernel crashed ({first_line(error)}); run it alone with CUDA_LAUNCH_BLOCKING=1 to see "
+                "which. The pairs after it are measured in fresh processes."
+            ) from error
+        raise
+    finally:
+        torch.set_default_dtype(default_dtype)
+
+
+def first_line(error: BaseException) -> str:
+    """What the error says first, without the hints that follow."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def is_device_trouble(error: BaseException) -> bool:
+    """True for what the device does to a model, as against what a model does wrong by itself."""
+    return _is_out_of_memory(error) or "CUDA error" in str(error)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or any(words in str(error) for words in _OUT_OF_MEMORY)

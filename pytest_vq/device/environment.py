@@ -1,0 +1,129 @@
+"""The fingerprint of where something was measured: device, driver, libraries, settings, git."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_vq.device.nvml import nvml_session
+from pytest_vq.schema.record import Environment
+
+if TYPE_CHECKING:
+    import torch
+
+_LIBRARIES = ("torch", "transformers", "bitsandbytes", "numpy", "pytest-vq")
+
+
+def fingerprint(device: torch.device) -> Environment:
+    """The environment of this process, measuring on ``device``."""
+    described = _describe_gpu(device) if device.type == "cuda" else _describe_cpu()
+    versions = {name: _version(name) for name in _LIBRARIES} | {"python": platform.python_version()}
+    return Environment(
+        device=device.type,
+        device_name=described["name"],
+        device_slug=described["slug"],
+        device_uuid=described["uuid"],
+        versions=dict(sorted((versions | described["versions"]).items())),
+        settings=described["settings"],
+        commit=git_commit(),
+        date_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+
+
+def slug(name: str) -> str:
+    """``NVIDIA H200`` -> ``nvidia-h200``: a directory's name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"
+
+
+def git_commit(directory: Path | None = None) -> str | None:
+    """The commit checked out here, with ``-dirty`` where tracked files differ; None outside a repository."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
+    try:
+        run = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):  # no git, no repository, no commit yet: there is none to name
+        return None
+    return run.stdout.strip()
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _describe_cpu() -> dict[str, Any]:
+    info = _cpu_info()
+    name = info.get("model name") or platform.processor() or platform.machine()
+    governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    # A CPU has no serial number that can be read: what tells two machines of one name apart is hashed instead.
+    parts = [name, *(info.get(key, "") for key in ("cpu family", "model", "stepping", "flags", "cache size"))]
+    return {
+        "name": name,
+        "slug": f"cpu-{slug(name)}",
+        "uuid": "CPU-" + hashlib.sha256("\n".join([*parts, _machine_id()]).encode()).hexdigest()[:16],
+        "versions": {"kernel": platform.release()},
+        "settings": {"governor": governor.read_text().strip() if governor.is_file() else None},
+    }
+
+
+def _cpu_info() -> dict[str, str]:
+    path = Path("/proc/cpuinfo")
+    if not path.is_file():
+        return {}
+    first = path.read_text().split("\n\n", 1)[0]
+    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _machine_id() -> str:
+    path = Path("/etc/machine-id")
+    machine = path.read_text().strip() if path.is_file() else ""
+    return machine or platform.node()  # images of containers leave it empty
+
+
+def _describe_gpu(device: torch.device) -> dict[str, Any]:
+    import torch
+
+    properties = torch.cuda.get_device_properties(device)
+    with nvml_session() as nvml:
+        uuid = _nvml_uuid(str(properties.uuid))
+        handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+        is_mig = uuid.startswith("MIG-")
+        settings = {
+            "power_limit_mw": _ask(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle),
+            "max_sm_clock_mhz": _ask(nvml, nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM),
+            "application_sm_clock_mhz": _ask(nvml, nvml.nvmlDeviceGetApplicationsClock, handle, nvml.NVML_CLOCK_SM),
+            "persistence_mode": _ask(nvml, nvml.nvmlDeviceGetPersistenceMode, handle),
+            "mig": properties.name if is_mig else None,
+        }
+        driver = nvml.nvmlSystemGetDriverVersion()
+    return {
+        "name": properties.name,
+        "slug": slug(properties.name),  # a MIG device's name holds its profile
+        "uuid": uuid,
+        "versions": {
+            "cuda": torch.version.cuda or "none",
+            "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
+            "driver": driver,
+        },
+        "settings": settings,
+    }
+
+
+def _nvml_uuid(uuid: str) -> str:
+    # torch gives the bare UUID; NVML wants the kind of device before it.
+    return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
+
+
+def _ask(nvml: Any, query: Any, *args: Any) -> str | None:
+    try:
+        return str(query(*args))
+    except nvml.NVMLError:  # many settings are not readable on some GPUs or in containers: then they are unknown
+        return None

@@ -1,0 +1,157 @@
+"""Memory of one forward, measured apart from timing and with no other model in the way.
+
+On an accelerator the figures are the caching allocator's: exact, and the same from run to run. On a CPU they are the
+growth of the process's resident memory and of the kernel's high-water mark, which is coarse.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from pytest_vq.device.clock import Call
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFigures:
+    """Bytes over the state at ``mark``; ``peak_bytes`` is None where the figure would not be valid."""
+
+    resting_bytes: int | None
+    peak_bytes: int | None
+    reserved_bytes: int | None
+
+    @property
+    def activation_bytes(self) -> int | None:
+        """What a forward adds to what the model holds at rest."""
+        if self.peak_bytes is None or self.resting_bytes is None:
+            return None
+        return self.peak_bytes - self.resting_bytes
+
+    def columns(self, fp32_peak_bytes: int | None, resolution_bytes: int) -> dict[str, Any]:
+        """The columns of a row that come from memory; no ratio of figures near the resolution."""
+        peak = self.peak_bytes
+        comparable = peak is not None and fp32_peak_bytes is not None and fp32_peak_bytes >= 4 * resolution_bytes
+        return {
+            "resting_memory_bytes": self.resting_bytes,
+            "peak_memory_bytes": peak,
+            "activation_memory_bytes": self.activation_bytes,
+            "reserved_memory_bytes": self.reserved_bytes,
+            "memory_reduction": 1 - (peak or 0) / (fp32_peak_bytes or 1) if comparable else None,
+        }
+
+
+class MemoryMeter(Protocol):
+    """``mark`` before the model is built, ``measure`` once it has run warm."""
+
+    resolution_bytes: int
+    """What the figures may be off by; a ratio needs figures well above it."""
+
+    def mark(self) -> None:
+        """Give back what can be given back, and take this as the state before the model."""
+        ...
+
+    def measure(self, call: Call) -> MemoryFigures:
+        """The figures of one ``call``, which has run before; everything it returns is dropped."""
+        ...
+
+
+class AcceleratorMemory:
+    """The CUDA caching allocator's own counters."""
+
+    resolution_bytes = 512  # its smallest block
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before_bytes = 0
+
+    def mark(self) -> None:
+        """See ``MemoryMeter.mark``."""
+        release_accelerator()
+        # Workspaces that an earlier model's matrix products took would count as this one's, or not, by test order.
+        torch._C._cuda_clearCublasWorkspaces()
+        torch.cuda.empty_cache()
+        self._before_bytes = torch.cuda.memory_allocated(self._device)
+
+    def measure(self, call: Call) -> MemoryFigures:
+        """See ``MemoryMeter.measure``. An allocation that had to be retried makes the peak invalid."""
+        release_accelerator()
+        torch.cuda.reset_peak_memory_stats(self._device)
+        troubles = self._troubles()
+        resting = torch.cuda.memory_allocated(self._device)
+        call()
+        torch.cuda.synchronize(self._device)
+        peak: int | None = torch.cuda.max_memory_allocated(self._device) - self._before_bytes
+        if self._troubles() != troubles:
+            peak = None
+        reserved = torch.cuda.max_memory_reserved(self._device)
+        return MemoryFigures(resting - self._before_bytes, peak, reserved)
+
+    def _troubles(self) -> tuple[int, int]:
+        stats = torch.cuda.memory_stats(self._device)
+        return stats.get("num_alloc_retries", 0), stats.get("num_ooms", 0)
+
+
+def set_living_aside() -> None:
+    """Take all that lives now, libraries above all, out of later collections: each took a third of a second."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
+def release_accelerator() -> None:
+    """Drop what Python and the caching allocator still hold on the accelerator."""
+    gc.collect()
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+
+
+_STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_RESET_HIGH_WATER_MARK = "5"  # see proc(5), /proc/pid/clear_refs
+
+
+class HostMemory:
+    """The kernel's resident size and its resettable high-water mark."""
+
+    resolution_bytes = 4 * 2**20  # libraries and the C allocator keep about this much, or give it back, as they like
+
+    def __init__(self) -> None:
+        self._before_bytes = 0
+
+    def mark(self) -> None:
+        """See ``MemoryMeter.mark``."""
+        _return_free_memory()
+        self._before_bytes = _status_bytes("VmRSS")
+
+    def measure(self, call: Call) -> MemoryFigures:
+        """See ``MemoryMeter.measure``. Where the kernel does not let the mark be reset, there is no peak."""
+        _return_free_memory()
+        resting = self._growth("VmRSS")
+        try:
+            _CLEAR_REFS.write_text(_RESET_HIGH_WATER_MARK)
+        except OSError:
+            return MemoryFigures(resting, None, None)
+        call()
+        return MemoryFigures(resting, self._growth("VmHWM"), None)
+
+    def _growth(self, field: str) -> int:
+        """Never below zero: what the process itself gave back since the mark is not the model's."""
+        return max(0, _status_bytes(field) - self._before_bytes)
+
+
+def _return_free_memory() -> None:
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only; elsewhere free memory stays resident
+    if trim is not None:
+        trim(0)
+
+
+def _status_bytes(field: str) -> int:
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"{_STATUS} has no {field}")

@@ -1,0 +1,128 @@
+"""The state of the machine before and after a measurement, and whether it lets the times be trusted."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pytest_vq.device.nvml import nvml_session
+
+State = Mapping[str, Any]
+
+
+class Telemetry(Protocol):
+    """Reads the machine's state, and judges two readings taken around a measurement."""
+
+    def read(self) -> State:
+        """The state now: plain JSON values, units in the names."""
+        ...
+
+    def disturbance(self, before: State, after: State) -> str | None:
+        """Why times taken between the two readings cannot be trusted; None where they can."""
+        ...
+
+
+_SCHEDSTAT = Path("/proc/self/schedstat")
+
+
+class HostTelemetry:
+    """Load of the machine, and how long this process was ready to run but had no processor to run on."""
+
+    # Adjacent ratios and low quantiles bear a neighbour; a quarter of the time spent waiting they do not.
+    _MAX_WAITING = 0.25
+
+    def read(self) -> State:
+        """See ``Telemetry.read``. ``waiting_s`` is left out where the kernel does not tell it."""
+        state = {"monotonic_s": time.monotonic(), "load_1min": os.getloadavg()[0]}
+        if _SCHEDSTAT.is_file():
+            state["waiting_s"] = int(_SCHEDSTAT.read_text().split()[1]) / 1e9
+        return state
+
+    def disturbance(self, before: State, after: State) -> str | None:
+        """See ``Telemetry.disturbance``: the process was kept waiting for a good part of the time."""
+        elapsed_s = after["monotonic_s"] - before["monotonic_s"]
+        waiting = (after.get("waiting_s", 0) - before.get("waiting_s", 0)) / elapsed_s if elapsed_s > 0 else 0.0
+        if waiting <= self._MAX_WAITING:
+            return None
+        return f"a busy machine: for {waiting:.0%} of its time this process waited for a processor"
+
+
+# Reasons for which the driver lowers the clocks that make times wrong; nvml.h names the bits.
+_THROTTLES = {0x8: "hardware slowdown", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
+_BUSY_PERCENT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """One NVML query: its key in the state, and how to read it."""
+
+    key: str
+    read: Callable[[Any, Any], Any]
+
+
+_READERS = (
+    _Reader("sm_clock_mhz", lambda nvml, gpu: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM)),
+    _Reader("memory_clock_mhz", lambda nvml, gpu: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_MEM)),
+    _Reader("temperature_c", lambda nvml, gpu: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)),
+    _Reader("power_mw", lambda nvml, gpu: nvml.nvmlDeviceGetPowerUsage(gpu)),
+    _Reader("throttle_reasons", lambda nvml, gpu: nvml.nvmlDeviceGetCurrentClocksEventReasons(gpu)),
+    _Reader(
+        "thermal_violation_ns",
+        lambda nvml, gpu: nvml.nvmlDeviceGetViolationStatus(gpu, nvml.NVML_PERF_POLICY_THERMAL).violationTime,
+    ),
+    _Reader("device_memory_bytes", lambda nvml, gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).used),
+    _Reader("compute_pids", lambda nvml, gpu: [p.pid for p in nvml.nvmlDeviceGetComputeRunningProcesses(gpu)]),
+)
+
+
+class GpuTelemetry:
+    """Clocks, throttling and neighbours of one GPU, through NVML."""
+
+    def __init__(self, gpu_uuid: str) -> None:
+        self._uuid = gpu_uuid
+
+    def read(self) -> State:
+        """See ``Telemetry.read``. A query that this GPU or driver does not support is listed, not made up."""
+        with nvml_session() as nvml:
+            gpu = nvml.nvmlDeviceGetHandleByUUID(self._uuid)
+            state: dict[str, Any] = {}
+            unsupported = []
+            for reader in _READERS:
+                try:
+                    state[reader.key] = reader.read(nvml, gpu)
+                except nvml.NVMLError as error:
+                    unsupported.append(f"{reader.key}: {error}")
+            state["neighbours"] = self._neighbours(nvml, gpu, state.get("compute_pids", []))
+            return state | {"unsupported": unsupported}
+
+    @staticmethod
+    def _neighbours(nvml: Any, gpu: Any, pids: list[int]) -> dict[str, int]:
+        """Other processes on the GPU -> the share in percent of its multiprocessors they used in the last second."""
+        own = {os.getpid(), os.getppid()}
+        # In a container the driver lists the host's process ids: this one cannot be told from its neighbours.
+        if own.isdisjoint(pids):
+            return {}
+        try:
+            used = nvml.nvmlDeviceGetProcessUtilization(gpu, int((time.time() - 1) * 1e6))
+        except nvml.NVMLError:  # not supported, or nothing ran in that second: nobody is known to be busy
+            used = []
+        busy = {sample.pid: sample.smUtil for sample in used}
+        return {str(pid): busy.get(pid, 0) for pid in pids if pid not in own}
+
+    def disturbance(self, before: State, after: State) -> str | None:
+        """See ``Telemetry.disturbance``: thermal or power throttling, or a neighbour at work."""
+        for state in (before, after):
+            reasons = [name for bit, name in _THROTTLES.items() if state.get("throttle_reasons", 0) & bit]
+            if reasons:
+                return f"the GPU was throttled ({', '.join(reasons)}) at {state.get('temperature_c', '?')} °C"
+        throttled_ns = after.get("thermal_violation_ns", 0) - before.get("thermal_violation_ns", 0)
+        if throttled_ns > 0:
+            return f"the GPU was thermally throttled for {throttled_ns / 1e6:.0f} ms"
+        for pid, percent in {**before.get("neighbours", {}), **after.get("neighbours", {})}.items():
+            if percent > _BUSY_PERCENT:
+                return f"a busy neighbour: process {pid} used {percent} % of this GPU"
+        return None

@@ -1,0 +1,117 @@
+"""Verdicts on what is (nearly) deterministic: memory, size and fidelity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median, median_low
+
+from pytest_vq.gate.policy import DEFAULT, Policy
+from pytest_vq.schema.estimates import Entry, Estimates
+from pytest_vq.schema.record import Setup
+from pytest_vq.schema.verdict import MetricVerdict, Status, Tolerances
+from pytest_vq.wording import percent, plain_percent, size
+
+MEMORY, SIZE, SQNR, ACCURACY = "peak_memory", "model_size", "sqnr", "accuracy"
+
+
+def memory(
+    candidates: Sequence[Estimates], entry: Entry, tolerances: Tolerances, policy: Policy = DEFAULT
+) -> MetricVerdict | None:
+    """The verdict on peak memory (bytes), against the recent processes and the anchor; None where neither side has it.
+
+    The middle one of the fresh processes counts (the lower of two): a real allocation is there every time.
+    """
+    fresh = [c.peak_memory_bytes for c in candidates if c.peak_memory_bytes is not None]
+    recent = [p.peak_memory_bytes for p in entry.processes if p.peak_memory_bytes is not None]
+    anchor = [p.peak_memory_bytes for p in entry.anchor.estimates if p.peak_memory_bytes is not None]
+    if not fresh or not recent:
+        return _missing(MEMORY, "peak memory", bool(fresh), bool(recent))
+    references = [median(recent), median(anchor or recent)]
+    tolerance = _memory_tolerance(entry.setup, recent, tolerances.memory_tolerance, policy)
+    return _growth(MEMORY, "peak memory", references, median_low(fresh), tolerance)
+
+
+def _memory_tolerance(setup: Setup, recent: Sequence[int], marked: float | None, policy: Policy) -> tuple[float, float]:
+    """``(relative, at least bytes)``. A marker cannot make a CPU's figures finer than they are."""
+    if setup.threads is not None:
+        relative, least = policy.cpu_memory(len(recent))
+        spread = policy.cpu_memory_spread * (max(recent) - min(recent))
+        return relative if marked is None else marked, max(least, spread)
+    if marked is not None:
+        return marked, 0.0
+    if len(set(recent)) < len(recent):
+        return 0.0, policy.memory_repeat_bytes
+    return policy.memory_relative, policy.memory_minimum_bytes
+
+
+def model_size(
+    candidates: Sequence[Estimates], entry: Entry, tolerances: Tolerances, policy: Policy = DEFAULT
+) -> MetricVerdict:
+    """The verdict on the serialized weights' bytes, against the recent processes and the anchor."""
+    references = [entry.processes[-1].model_size_bytes, entry.anchor.estimates[-1].model_size_bytes]
+    marked = tolerances.size_tolerance
+    tolerance = (policy.size_relative, float(policy.size_minimum_bytes)) if marked is None else (marked, 0.0)
+    return _growth(SIZE, "model size", references, max(c.model_size_bytes for c in candidates), tolerance)
+
+
+def _growth(
+    metric: str, name: str, references: Sequence[float], current: float, tolerance: tuple[float, float]
+) -> MetricVerdict:
+    relative, least = tolerance
+    recent, anchor = references
+    base = min(recent, anchor)  # the worse of both comparisons decides
+    allowed = max(relative * base, least)
+    change = current - base
+    effect = change / base if base else 0.0
+    status = Status.PASS
+    if change > 0 and change >= allowed:
+        status = Status.FAIL
+    elif change < 0 and -change >= allowed:
+        status = Status.IMPROVED
+    against = "the anchor's " if base == anchor != recent else ""
+    limit = plain_percent(relative) if relative * base > least else size(least)
+    reason = f"{name} {against}{size(base)} → {size(current)} ({percent(effect)}, {_signed(change)}), tolerance {limit}"
+    if status is Status.IMPROVED:
+        reason += "; to keep it, accept it as the new anchor (pytest-vq baselines accept)"
+    bound = allowed / base if base else None
+    return MetricVerdict(metric, status, reason, base, current, effect, effect, effect, bound, bound)
+
+
+def _signed(change: float) -> str:
+    return ("+" if change >= 0 else "-") + size(abs(change))
+
+
+def _missing(metric: str, name: str, fresh: bool, baseline: bool) -> MetricVerdict | None:
+    if not fresh and not baseline:
+        return None
+    if not fresh:
+        return MetricVerdict(metric, Status.INCONCLUSIVE, f"{name} was not measured this time; the baseline has it")
+    return MetricVerdict(metric, Status.NO_BASELINE, f"the baseline holds no {name}: record it with --vq-save")
+
+
+def fidelity(
+    candidates: Sequence[Estimates], setup: Setup, tolerances: Tolerances, min_sqnr_db: float | None
+) -> list[MetricVerdict]:
+    """Verdicts on the lower bounds of SQNR (dB) and accuracy (a fraction), those that are set; no baseline needed.
+
+    The marker's ``min_sqnr_db`` replaces the argument. FP32 is what SQNR is measured against, so it has none.
+    """
+    bound = min_sqnr_db if tolerances.min_sqnr_db is None else tolerances.min_sqnr_db
+    found = []
+    if bound is not None and setup.precision != "fp32":
+        found.append(_lower_bound(SQNR, "SQNR against FP32", [c.sqnr_db for c in candidates], bound, "{:.1f} dB"))
+    if tolerances.min_accuracy is not None:
+        figures = [c.accuracy for c in candidates]
+        found.append(_lower_bound(ACCURACY, "accuracy", figures, tolerances.min_accuracy, "{:.3f}"))
+    return found
+
+
+def _lower_bound(metric: str, name: str, values: Sequence[float | None], bound: float, form: str) -> MetricVerdict:
+    known = [v for v in values if v is not None]
+    if not known:
+        reason = f"{name} was not measured; its bound is {form.format(bound)}"
+        return MetricVerdict(metric, Status.INCONCLUSIVE, reason, baseline=bound)
+    worst = min(known)
+    holds = worst >= bound  # false for NaN too
+    reason = f"{name} {form.format(worst)}, {'at least' if holds else 'below its bound of'} {form.format(bound)}"
+    return MetricVerdict(metric, Status.PASS if holds else Status.FAIL, reason, baseline=bound, current=worst)

@@ -1,0 +1,60 @@
+"""The entry point of the plugin: declares the options and fixtures, and wakes the rest where a run uses it.
+
+Every pytest run of an environment loads this module, few measure: it imports no torch, and little of this package.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pytest_vq.errors import VqError
+from pytest_vq.options import add_options, any_given, read_options
+from pytest_vq.plugin.fixtures import gpu_timer, vq_bench, vq_case
+
+__all__ = ["gpu_timer", "pytest_addoption", "pytest_configure", "pytest_generate_tests", "vq_bench", "vq_case"]
+
+_FIXTURES = frozenset(__all__) - {"pytest_addoption", "pytest_configure", "pytest_generate_tests"}
+_HOOKS = "vq-tests"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options and their ini keys."""
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the options, and refuse here what can be refused before anything is collected."""
+    config.addinivalue_line("markers", "vq(**tolerances): tolerances of a test's gate, relative to the baseline")
+    # Under xdist the controller collects nothing: its first word of a pair would come too late to open the results.
+    if any_given(config) or config.getoption("numprocesses", None) or config.getoption("tx", None):
+        _wake(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The first test that uses one of our fixtures wakes the rest; its pairs become its parameters."""
+    if not _FIXTURES.isdisjoint(metafunc.fixturenames):
+        hooks = _wake(metafunc.config)
+        if "vq_case" in metafunc.fixturenames:
+            hooks.parametrize(metafunc)
+
+
+def _wake(config: pytest.Config) -> Any:
+    """The hooks of this run, registered at the first call."""
+    if config.pluginmanager.has_plugin(_HOOKS):
+        return config.pluginmanager.get_plugin(_HOOKS)
+    from pytest_vq.plugin import reporting as hooks
+    from pytest_vq.plugin.session import SESSION, VqSession
+
+    try:
+        session = config.stash[SESSION] = VqSession(config, read_options(config))
+        hooks.check_usage(session)
+    except VqError as error:
+        raise pytest.UsageError(str(error)) from None
+    if not hooks.is_worker(config):
+        config.pluginmanager.register(hooks.RunHooks(session), "vq-run")
+    tests = hooks.TestHooks(session)
+    config.pluginmanager.register(tests, _HOOKS)
+    return tests

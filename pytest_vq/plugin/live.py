@@ -1,0 +1,75 @@
+"""The live line: what is being measured, how far the run is, and how long it will still take."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from pytest_vq.schema.record import Record
+from pytest_vq.wording import figure
+
+
+class Progress:
+    """On a terminal one line that rewrites itself; elsewhere (CI logs) one plain line per finished pair."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._started_s: float | None = None
+        self._done = 0
+        self.total = 0  # pairs selected; 0 where it is not known (xdist's controller does not collect)
+
+    def start(self, nodeid: str) -> None:
+        """A test begins."""
+        self._started_s = self._started_s or time.monotonic()
+        terminal = self._terminal()
+        if terminal is not None and self.total and terminal.hasmarkup:
+            pair = nodeid.rpartition("[")[2].rstrip("]")
+            terminal.rewrite(f"{self._count()} measuring {pair}{self._left()}", erase=True)
+
+    def finish(self, record: Record) -> None:
+        """A pair has its row."""
+        self._done += 1
+        terminal = self._terminal()
+        if terminal is None:
+            return
+        line = f"{self._count()} {record.id}  {summarised(record)}{self._left()}"
+        if terminal.hasmarkup:
+            terminal.rewrite(line, erase=True)
+        else:
+            terminal.write(f"\n{line}", flush=True)
+
+    def fail(self) -> None:
+        """A pair ended without a row; pytest's own letter says so."""
+        self._done += 1
+
+    @property
+    def speaks(self) -> bool:
+        """True where this class tells of every pair, and pytest's own dots would only be in the way."""
+        return self._terminal() is not None
+
+    def _terminal(self) -> pytest.TerminalReporter | None:
+        # -q asks for quiet; with -v pytest's own line per test already says it.
+        if self._config.get_verbosity() != 0:
+            return None
+        terminal: pytest.TerminalReporter | None = self._config.pluginmanager.get_plugin("terminalreporter")
+        return terminal
+
+    def _count(self) -> str:
+        return f"[{self._done}/{self.total}]" if self.total else f"[{self._done}]"
+
+    def _left(self) -> str:
+        if not 0 < self._done < self.total or self._started_s is None:
+            return ""
+        left_s = (time.monotonic() - self._started_s) / self._done * (self.total - self._done)
+        return f", about {left_s / 60:.0f} min left" if left_s >= 90 else f", about {left_s:.0f} s left"
+
+
+def summarised(record: Record) -> str:
+    """A row in a few words: ``75.1 ms  0.48x  PASS``."""
+    words = [f"{figure(record.latency_ms)} ms"]
+    if record.speedup is not None and record.sqnr_db is not None:
+        words += [f"{record.speedup:.2f}x", f"{record.sqnr_db:.1f} dB"]
+    if record.verdict is not None:
+        words.append(str(record.verdict))
+    return "  ".join(words)

@@ -1,0 +1,130 @@
+"""One run as its reporting process sees it: rows come in, files and baselines go out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_vq.errors import ResultsError
+from pytest_vq.files import acquire, lock_of
+from pytest_vq.plugin import benchmark
+from pytest_vq.plugin.session import VqSession
+from pytest_vq.processes.fresh import run_afresh
+from pytest_vq.schema.outcome import Outcome
+from pytest_vq.schema.verdict import Status
+from pytest_vq.store.results import Failure, ResultsWriter
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+_NOT_COMPARED = {Status.NO_BASELINE, Status.INCOMPARABLE, None}
+
+
+@dataclass(slots=True)
+class Run:
+    """Rows and failures of this run, in the order they came."""
+
+    session: VqSession
+    rows: list[tuple[str, Outcome]] = field(default_factory=list)  # (node id, outcome)
+    failures: list[Failure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what the summary must say beside the rows
+    _writer: ResultsWriter | None = None
+    _claim: BaseFileLock | None = None
+
+    def open(self) -> ResultsWriter:
+        """The writer of this run's files, opened at first use. Raises ``ResultsError`` where it cannot write."""
+        if self._writer is None:
+            self._claim = _claimed(self.session.options.output)
+            self._writer = ResultsWriter(self.session.options.output, self.session.options.to_json())
+        return self._writer
+
+    def run_others(self) -> None:
+        """Measure the same selection in the other fresh processes of ``--vq-runs``."""
+        session = self.session
+        for number in range(2, session.options.runs + 1):
+            run_afresh(session.config, session.options, session.config.args, session.run_output(number))
+
+    def take(self, report: pytest.TestReport) -> Outcome | None:
+        """Store what a test's report carries, and return it if it is a row."""
+        if getattr(report, "vq_case", None) is not None:
+            self.open()  # under xdist this is the first this process hears of a pair: still before it is measured
+        text = getattr(report, "vq_outcome", None)
+        if text is not None:
+            outcome = Outcome.from_json(text)
+            self.rows.append((report.nodeid, outcome))
+            self.open().add(outcome.record, outcome.environment, outcome.estimates[1:])
+            return outcome
+        failure = getattr(report, "vq_failure", None)
+        phase: str = report.when
+        if failure is None and phase == "???" and self._writer is not None:  # xdist's word for a dead worker
+            failure = [report.nodeid.rpartition("[")[2].rstrip("]"), "WorkerCrashed", str(report.longrepr)]
+        if failure is not None:
+            self.failures.append(Failure(*failure))
+            self.open().fail(*failure)
+        return None
+
+    def finish(self, exitstatus: int, stopped: bool) -> int:
+        """Close the files and, where every test passed, record the baselines. Returns the run's exit code.
+
+        ``stopped`` says that tests were left out after a failure: no exit code does.
+        """
+        if self._writer is None:
+            return exitstatus
+        ended = exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}
+        self._writer.close(complete=ended and not stopped)
+        if self._claim is not None:
+            self._claim.release()
+        if self.session.config.pluginmanager.hasplugin("dsession"):  # xdist's controller
+            rows = [(node_id, outcome.record, outcome.samples_ms) for node_id, outcome in self.rows]
+            benchmark.write_benchmark_json(self.session.options.output / benchmark.FILE, self.session.config, rows)
+        if self.session.options.save:
+            self._save(exitstatus)
+        elif exitstatus == pytest.ExitCode.OK and self._is_hollow():
+            return pytest.ExitCode.TESTS_FAILED
+        return exitstatus
+
+    def _save(self, exitstatus: int) -> None:
+        if exitstatus != pytest.ExitCode.OK:
+            self.notes.append("nothing was recorded into the baselines: this run failed or was interrupted")
+            return
+        devices = {(o.environment.device_slug, o.environment.device_name) for _, o in self.rows}
+        for slug, name in sorted(devices):
+            taken = [
+                (outcome.record.model, outcome.record.setup, estimates)
+                for _, outcome in self.rows
+                if outcome.environment.device_slug == slug
+                for estimates in outcome.estimates
+            ]
+            operators = {
+                (outcome.record.model, outcome.record.setup): outcome.operators
+                for _, outcome in self.rows
+                if outcome.environment.device_slug == slug
+            }
+            files = self.session.store.append(slug, name, taken, operators)
+            self.notes.append(f"recorded {len(taken)} lines in {len(files)} files of {self.session.store.root / slug}")
+
+    def _is_hollow(self) -> bool:
+        """Green, with baselines for this device, and yet not one pair compared: that is no green."""
+        options = self.session.options
+        if options.gate != "fail" or any(o.record.verdict not in _NOT_COMPARED for _, o in self.rows):
+            return False
+        slugs = {outcome.environment.device_slug for _, outcome in self.rows}
+        known = sorted(slug for slug in slugs if self.session.store.models(slug))
+        if not known:
+            return False
+        self.notes.append(
+            f"ERROR: {self.session.store.root / known[0]} has baselines, but not one of the {len(self.rows)} measured "
+            "pairs could be compared with them; see the reasons above. Select pairs that have baselines, record these "
+            "with --vq-save, or pass --vq-gate=report to measure without a gate."
+        )
+        return True
+
+
+def _claimed(output: Path) -> BaseFileLock:
+    """Keep other runs out of ``output``: two in one directory would lose each other's rows."""
+    lock, wait = lock_of(output, "results"), "wait for it, or give --vq-output another directory"
+    acquire(lock, ResultsError, f"another run is writing its results to {output}: {wait}")
+    return lock

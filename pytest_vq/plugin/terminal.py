@@ -1,0 +1,52 @@
+"""The terminal summary: a table a person can read, and the reason of every verdict that is not PASS."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_vq.report.table import reasons, records_table
+from pytest_vq.schema.record import Record
+from pytest_vq.schema.verdict import Status
+
+if TYPE_CHECKING:
+    from pytest_vq.plugin.run import Run
+
+
+def write_summary(terminal: pytest.TerminalReporter, run: Run) -> None:
+    """Write the table, the reasons and what happened to files and baselines; nothing where nothing was measured."""
+    records = [outcome.record for _, outcome in run.rows]
+    if not records and not run.failures and not run.notes:
+        return
+    terminal.section("pytest-vq", sep="=")
+    if records:
+        environment = run.rows[0][1].environment
+        first = records[0]
+        threads = f", {first.setup.threads} thread(s)" if first.setup.threads else ""
+        terminal.line(
+            f"{environment.device_name}, torch {environment.versions.get('torch')}{threads}, "
+            f"{first.setup.protocol} protocol, {' and '.join(sorted({r.setup.weights for r in records}))} weights"
+        )
+        terminal.line(records_table(records))
+    for line, colour in reasons(records):
+        terminal.line(line, **colour)
+    for failure in run.failures:
+        terminal.line(f"ERROR {failure.id}: {failure.error}: {failure.message}", red=True)
+    _write_counts(terminal, run, records)
+
+
+def _write_counts(terminal: pytest.TerminalReporter, run: Run, records: Sequence[Record]) -> None:
+    verdicts = Counter(str(record.verdict) for record in records if record.verdict is not None)
+    if verdicts:
+        terminal.line(", ".join(f"{count} {status}" for status, count in verdicts.most_common()))
+    options = run.session.options
+    if verdicts[Status.NO_BASELINE] and not options.save:
+        slug = run.rows[0][1].environment.device_slug
+        terminal.line(f"no baseline in {options.baselines / slug} for some: record them with --vq-save")
+    if records:
+        terminal.line(f"results: {options.output}")
+    for note in run.notes:
+        terminal.line(note, red=note.startswith("ERROR"))

@@ -1,0 +1,1 @@
+"""Pytest in processes of its own: its command line, and what a run leaves."""

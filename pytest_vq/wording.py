@@ -1,0 +1,57 @@
+"""Figures in words: units and rounding in one place, changes, and what differs between two environments."""
+
+from __future__ import annotations
+
+from pytest_vq.schema.estimates import Estimates
+
+
+def figure(value: float) -> str:
+    """Four digits, and never in powers of ten: ``0.1234``, ``12.34``, ``12345``."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def percent(fraction: float) -> str:
+    """A signed change, ``+11.7 %``."""
+    return f"{100 * fraction:+.1f} %"
+
+
+def plain_percent(fraction: float) -> str:
+    """An unsigned share, ``3 %``."""
+    return f"{100 * fraction:.3g} %"
+
+
+def milliseconds(value: float) -> str:
+    """A time of three significant digits or more, ``75.1 ms``."""
+    return f"{value:#.3g} ms" if value < 999.5 else f"{value:,.0f} ms"
+
+
+def times(value: float) -> str:
+    """A speedup, ``1.44x``."""
+    return f"{value:#.3g}x"
+
+
+def size(count: float) -> str:
+    """A number of bytes in the largest unit that keeps it readable, ``12.5 MiB``."""
+    if abs(count) >= 1024**2:
+        return f"{count / 1024**2:,.1f} MiB"
+    return f"{count / 1024:.1f} KiB" if abs(count) >= 1024 else f"{count:.0f} B"
+
+
+def count(number: int, singular: str, plural: str | None = None) -> str:
+    """``1 process``, ``15 processes``."""
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+
+
+def differences(before: Estimates, now: Estimates) -> str:
+    """What differs between two processes' environments, ``torch 2.12.0 → 2.13.0``; empty when nothing does."""
+    names = sorted({*before.versions, *now.versions})
+    changed = [(n, before.versions.get(n), now.versions.get(n)) for n in names]
+    parts = [f"{n} {old or 'absent'} → {new or 'absent'}" for n, old, new in changed if old != new]
+    if before.device_uuid != now.device_uuid:
+        parts.append(f"device {before.device_uuid} → {now.device_uuid}")
+    return ", ".join(parts)
+
+
+def interval(low: float, high: float) -> str:
+    """``95 % interval +9.8 … +13.6 %``."""
+    return f"95 % interval {100 * low:+.1f} … {100 * high:+.1f} %"
