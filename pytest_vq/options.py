@@ -77,6 +77,18 @@ class Option:
         """True for options that are switches."""
         return self.parse is _boolean
 
+    def spelled(self, value: Any) -> list[str]:
+        """The words of a command line by which `read_options` gives ``value`` again.
+
+        An ini file has no say in it, but for None, which is what there is where neither of the two sets the option.
+        """
+        if value is None:
+            return []
+        if self.is_flag:
+            return [f"--{self.name}"] if value else ["-o", f"{self.ini}=false"]
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        return [f"--{self.name}={text}"]
+
 
 def _boolean(text: str) -> bool:
     if text.strip().lower() in _TRUE:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from pytest_vq.device.clock import HostClock
+from pytest_vq.execution.prepared import Request
 from pytest_vq.measure.sampler import StopRule, quiet_collector, sample
 
 CALL_MS = (0.2, 1.0, 5.0, 30.0)
@@ -38,7 +39,7 @@ def added(duration_ms: float) -> float:
     call, count = spinning(duration_ms)
     started = time.perf_counter()
     # A target that is never met: the stop rule is asked all the way, as on a noisy machine.
-    sample({"call": call}, "call", clock, StopRule(budget_s=BUDGET_S, target=-1.0))
+    sample({"call": Request(call)}, "call", clock, StopRule(budget_s=BUDGET_S, target=-1.0))
     sampled_s, calls = time.perf_counter() - started, count[0]
     started = time.perf_counter()
     with quiet_collector():

@@ -24,7 +24,7 @@ _MIB = 2**20
 def main() -> None:
     """Print the document for the results named on the command line."""
     results = read_results(Path(sys.argv[1]))
-    records = {(r.model, r.precision): r for r in results.records if r.batch == 1}
+    records = {(r.identity.model, r.setup.scheme): r for r in results.records if r.setup.batch == 1}
     with PUBLISHED.open(newline="") as file:
         published = list(csv.DictReader(file))
     sys.stdout.write(document(results, records, published))
@@ -41,7 +41,7 @@ def document(results: Results, records: Mapping[tuple[str, str], Record], publis
     return (
         "# The study's table beside ours\n\n"
         f"Theirs: RTX 4070 Ti SUPER, torch 2.1. Ours: {environment.device_name}, {versions}, "
-        f"{environment.date_utc}, weights {records[next(iter(records))].weights}, "
+        f"{environment.date_utc}, weights {records[next(iter(records))].setup.weights}, "
         f"{records[next(iter(records))].setup.threads or 'no'} CPU thread(s); "
         f"a different machine, so compare ratios, not milliseconds.\n\n"
         "## Milliseconds per image (ours: median, and the paired speedup over FP32 with its 95 % interval)\n\n"
@@ -64,10 +64,11 @@ def _ratio(row: Mapping[str, str], precision: str) -> str:
 
 
 def _ours(record: Record) -> str:
-    if record.precision == "fp32" or record.speedup is None:
-        return figure(record.latency_ms)
-    interval = "" if record.speedup_low is None else f", {record.speedup_low:.2f}-{record.speedup_high:.2f}"
-    return f"{figure(record.latency_ms)} ({record.speedup:.2f}x{interval})"
+    timing = record.timing
+    if record.setup.is_reference or timing.speedup is None:
+        return figure(timing.latency_ms)
+    interval = "" if timing.speedup_low is None else f", {timing.speedup_low:.2f}-{timing.speedup_high:.2f}"
+    return f"{figure(timing.latency_ms)} ({timing.speedup:.2f}x{interval})"
 
 
 def _size_cells(row: Mapping[str, str], records: Mapping[tuple[str, str], Record]) -> list[str]:
@@ -76,8 +77,8 @@ def _size_cells(row: Mapping[str, str], records: Mapping[tuple[str, str], Record
         record = records.get((row["model"], precision))
         # The study printed the INT8 figure in its INT4 rows.
         cells.append(row["int8_mib" if precision == "int4" else f"{precision}_mib"])
-        cells.append(f"{record.model_size_bytes / _MIB:.2f}" if record else "")
-        peak = record.peak_memory_bytes if record else None
+        cells.append(f"{record.memory.model_size_bytes / _MIB:.2f}" if record else "")
+        peak = record.memory.peak_memory_bytes if record else None
         cells.append("" if peak is None else f"{peak / _MIB:.1f}")
     return cells
 

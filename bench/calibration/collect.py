@@ -39,7 +39,10 @@ def processes_of(run: Path, condition: str) -> list[Line]:
         Line(
             condition,
             rows[0].record.setup.threads,
-            {f"{row.record.model}/{row.record.precision}": _anonymous(row.estimates[number]) for row in rows},
+            {
+                f"{row.record.identity.model}/{row.record.setup.scheme}": _anonymous(row.estimates[number])
+                for row in rows
+            },
         )
         for number in range(count)
     ]

@@ -15,12 +15,14 @@ import msgspec
 import numpy as np
 
 from pytest_vq.gate.decide import decide
-from pytest_vq.gate.stats import learn_noise
+from pytest_vq.gate.noise import learn_noise
+from pytest_vq.gate.question import Question
 from pytest_vq.measure.interval import median_interval
 from pytest_vq.measure.timing import SENTINEL_QUANTILE
 from pytest_vq.schema.estimates import Anchor, Entry, Estimates
 from pytest_vq.schema.record import Setup
-from pytest_vq.schema.verdict import Status, Tolerances
+from pytest_vq.schema.spec import EAGER
+from pytest_vq.schema.verdict import Status
 
 from .suite import ANCHOR, Array
 
@@ -135,7 +137,6 @@ def replay(
     factor: float,
     draws: int,
     later: Recording | None = None,
-    comparisons: int = 64,
 ) -> Tally:
     """Draw baselines and fresh processes ``draws`` times; judge every workload that is not FP32, with up to 3 looks.
 
@@ -153,15 +154,8 @@ def replay(
             fresh = [slowed(p.estimates[workload], factor) for p in drawn[baseline:]]
             entry = entries[workload]
             for look in range(1, LOOKS + 1):
-                verdict = decide(
-                    fresh[:look],
-                    entry.setup,
-                    [entry],
-                    noise,
-                    Tolerances(),
-                    min_sqnr_db=None,
-                    comparisons=comparisons,
-                )
+                question = Question(tuple(fresh[:look]), entry.setup, (entry,), noise)
+                verdict = decide(question)
                 if not verdict.look_again:
                     break
             statuses[verdict.status] += 1
@@ -171,6 +165,7 @@ def replay(
 
 def entry_of(workload: str, processes: Sequence[Process]) -> Entry:
     """The baseline that these processes of unchanged code would have left."""
-    setup = Setup(workload.split("/")[1], 1, "adaptive", "random", 1, tf32=False)
+    precision, _, execution = workload.split("/")[1].partition("+")
+    setup = Setup(precision, 1, "adaptive", "random", 1, tf32=False, execution=execution or EAGER)
     stored = tuple(slowed(p.estimates[workload], 1.0) for p in processes)
     return Entry(setup, Anchor(stored[:ANCHOR], "recorded", ""), stored)

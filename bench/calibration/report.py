@@ -12,9 +12,10 @@ import numpy as np
 
 from pytest_vq.gate.covariance import Moments, Slope
 from pytest_vq.gate.decide import decide
+from pytest_vq.gate.noise import learn_noise
 from pytest_vq.gate.policy import DEFAULT, SlopePrior
-from pytest_vq.gate.stats import learn_noise
-from pytest_vq.schema.verdict import Status, Tolerances
+from pytest_vq.gate.question import Question
+from pytest_vq.schema.verdict import Status
 
 from . import prose
 from .noise import SCENARIOS, Scenario
@@ -205,7 +206,7 @@ def speed(pairs: int = 1000, processes: int = 20) -> float:
     start = time.perf_counter()
     noise = learn_noise([entry] * pairs)
     for _ in range(pairs):
-        decide(fresh, entry.setup, [entry], noise, Tolerances(), min_sqnr_db=20.0, comparisons=pairs)
+        decide(Question(tuple(fresh), entry.setup, (entry,), noise, min_sqnr_db=20.0, comparisons=pairs))
     return time.perf_counter() - start
 
 

@@ -101,18 +101,8 @@ def look(metric: Measured, m: int, prior: tuple[Array, Array], comparisons: int,
         fixed = (fresh.sentinel.mean(axis=2) - pace) ** 2 * slope.variance(variance)
         error, last = (np.sqrt(variance * (1 / k + 1 / each) + fixed) for each in (m, policy.max_looks))
         effect = effects.mean(axis=2)
-        judgement = stats.judge(
-            effect,
-            effects.min(axis=2),
-            effects.max(axis=2),
-            error,
-            np.sqrt(variance),
-            df,
-            tolerance,
-            resolution,
-            alphas,
-            policy,
-        )
+        found = stats.Effect(effect, error, df, effects.min(axis=2), effects.max(axis=2), np.sqrt(variance))
+        judgement = stats.judge(found, stats.Limits(tolerance, resolution, *alphas), policy)
         reach = last * stats.quantile(1 - alphas[1], df) < np.log1p(resolution)
         judged.append((judgement, reach, effect >= np.log1p(tolerance)))
     return _settled(judged)

@@ -13,13 +13,13 @@ from pytest_vq.catalog.models import all_models
 from pytest_vq.errors import ResultsError, VqError
 from pytest_vq.gate.paired import MIN_ROUNDS, Sides, decide_paired
 from pytest_vq.precision.precisions import all_precisions
-from pytest_vq.processes.child import run_child
+from pytest_vq.processes.child import Child, run_child
+from pytest_vq.processes.command import pytest_command, ungated
 from pytest_vq.report.table import reasons, records_table
 from pytest_vq.schema.record import Record
+from pytest_vq.schema.spec import CaseId
 from pytest_vq.schema.verdict import Status
 from pytest_vq.store.results import Results, Row
-
-_OWN = ("--vq-gate=off", "--vq-runs=1", "-o", "vq_save=false")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +57,17 @@ def run_ab(args: argparse.Namespace) -> tuple[str, int]:
             sys.stderr.write(f"round {number} of {args.rounds}, side {side.name.upper()}: {side.python}\n")
             taken[side.name].append(_measure(side, args.output.absolute() / f"{side.name}-{number}", args.pytest_args))
         sides.reverse()
-    records = compare(taken["a"], taken["b"])
+    records = compare_sides(taken["a"], taken["b"])
     failing = {Status.FAIL} | ({Status.INCOMPARABLE, Status.INCONCLUSIVE} if args.strict else set())
     text = "\n".join([records_table(records), *(line for line, _ in reasons(records))])
     return text, int(any(record.verdict in failing for record in records))
 
 
-def compare(a: Sequence[Results], b: Sequence[Results]) -> list[Record]:
+def compare_sides(a: Sequence[Results], b: Sequence[Results]) -> list[Record]:
     """The last records of side B, with their verdicts against side A; what only one side measured is INCOMPARABLE."""
-    rows_a, rows_b = ([{row.record.id: row for row in results.rows} for results in side] for side in (a, b))
-    records, pairs = {}, {}
+    rows_a, rows_b = ([{row.record.case_id: row for row in results.rows} for results in side] for side in (a, b))
+    records: dict[CaseId, Record] = {}
+    pairs: dict[CaseId, Sides] = {}
     for name, row in rows_b[-1].items():
         records[name] = row.record
         both = [rows.get(name) for rows in (*rows_a, *rows_b)]
@@ -91,15 +92,15 @@ def _incomparable(record: Record, reason: str) -> Record:
 
 def _sides(a: Sequence[Row], b: Sequence[Row]) -> Sides:
     record = b[-1].record
-    scheme = all_precisions().get(record.precision)
-    model = all_models().get(record.model)
-    default = scheme.min_sqnr_db if scheme else None
+    precision = all_precisions().get(record.setup.precision)
+    model = all_models().get(record.identity.model)
+    default = precision.min_sqnr_db if precision else None
     disturbed = [row.record.disturbance for row in (*a, *b) if row.record.disturbance]
     return Sides(
         setup=record.setup,
         a=tuple(row.estimates[0] for row in a),
         b=tuple(row.estimates[0] for row in b),
-        min_sqnr_db=model.min_sqnr_db.get(record.precision, default) if model else default,
+        min_sqnr_db=model.min_sqnr_db.get(record.setup.precision, default) if model else default,
         disturbance=disturbed[0] if disturbed else None,
     )
 
@@ -112,5 +113,6 @@ def _python(path: Path) -> Path:
 
 
 def _measure(side: Side, output: Path, pytest_args: Sequence[str]) -> Results:
-    command = [str(side.python), "-m", "pytest", *pytest_args, *_OWN, f"--vq-output={output}"]
-    return run_child(command, who=f"side {side.name.upper()}", cwd=side.root, output=output)
+    # Only what must be so: the other side's pytest-vq may be of a version that knows fewer options.
+    command = pytest_command((), ungated(output), arguments=pytest_args, python=side.python)
+    return run_child(Child(f"side {side.name.upper()}", command, side.root, output))

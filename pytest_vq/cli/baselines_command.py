@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
-import re
 import statistics
 from collections.abc import Iterable
 from dataclasses import astuple, fields
@@ -50,9 +49,9 @@ def show_baselines(args: argparse.Namespace) -> str:
     known = sorted({model for device in devices for model in store.models(device)})
     models = _matching([args.model], known, f"model with baselines in {store.root}")
     found = [(m, d, e) for m in models for d in devices for e in store.entries(d, m)]
-    precisions = sorted({entry.setup.precision for _, _, entry in found})
-    precisions = _matching([args.precision], precisions, f"precision with baselines of {', '.join(models)}")
-    return "\n\n".join(_entry_text(*one) for one in found if one[2].setup.precision in precisions)
+    schemes = sorted({entry.setup.scheme for _, _, entry in found})
+    schemes = _matching([args.precision], schemes, f"precision with baselines of {', '.join(models)}")
+    return "\n\n".join(_entry_text(*one) for one in found if one[2].setup.scheme in schemes)
 
 
 def accept_baselines(args: argparse.Namespace) -> str:
@@ -66,7 +65,7 @@ def accept_baselines(args: argparse.Namespace) -> str:
         for model, setup, estimates in items[slug]:
             entry = store.entry(slug, model, setup)
             changes = _change_cells(entry.anchor.estimates if entry else (), estimates)
-            rows.append([model, setup.precision, str(setup.batch), *changes])
+            rows.append([model, setup.scheme, str(setup.batch), *changes])
     written = [path for slug in items for path in store.accept(slug, names[slug], items[slug], args.reason)]
     changed = plain_table(rows, ["model", "precision", "batch", *(title for title, _, _ in FIGURES)])
     return f"{changed}\n\naccepted: {args.reason}\n" + "\n".join(f"wrote {path}; commit it" for path in written)
@@ -77,9 +76,9 @@ def _acceptable(results: Results, models: str | None, path: Path) -> list[Row]:
     measured, failures = list(results.rows), list(results.failures)
     if models is not None:
         patterns = [pattern.strip() for pattern in models.split(",")]
-        chosen = _matching(patterns, sorted({row.record.model for row in measured}), f"model in {path}")
-        measured = [row for row in measured if row.record.model in chosen]
-        failures = [failure for failure in failures if _model_of(failure.id) in (*chosen, None)]
+        chosen = _matching(patterns, sorted({row.record.identity.model for row in measured}), f"model in {path}")
+        measured = [row for row in measured if row.record.identity.model in chosen]
+        failures = [failure for failure in failures if failure.model in (*chosen, None)]
     unfit = ["the run was interrupted"] if models is None and not results.complete else []
     unfit += [f"{failure.id} was not measured ({failure.error})" for failure in failures]
     disturbed = [row.record for row in measured if row.record.disturbance]
@@ -92,15 +91,11 @@ def _acceptable(results: Results, models: str | None, path: Path) -> list[Row]:
     return measured
 
 
-def _model_of(id: str) -> str | None:  # noqa: A002 - the record's word
-    return re.sub(r"-b\d+$", "", id).rpartition("-")[0] or None
-
-
 def _grouped(rows: Iterable[Row]) -> list[tuple[str, Setup, tuple[Estimates, ...]]]:
     """Each model and setup with its processes' estimates; of a pair measured twice by one process, the last."""
     groups: dict[tuple[str, Setup], dict[int, tuple[Estimates, ...]]] = {}
     for row in rows:
-        groups.setdefault((row.record.model, row.record.setup), {})[id(row.environment)] = row.estimates
+        groups.setdefault((row.record.identity.model, row.record.setup), {})[id(row.environment)] = row.estimates
     return [
         (model, setup, tuple(estimates for taken in processes.values() for estimates in taken))
         for (model, setup), processes in groups.items()
@@ -124,7 +119,7 @@ def _entry_text(model: str, device: str, entry: Entry) -> str:
     s = entry.setup
     threads = "" if s.threads is None else f", {s.threads} threads"
     tf32 = ", TF32" if s.tf32 else ""
-    title = f"{model} {s.precision}, batch {s.batch}, {s.protocol}, {s.weights} weights{threads}{tf32} on {device}"
+    title = f"{model} {s.scheme}, batch {s.batch}, {s.protocol}, {s.weights} weights{threads}{tf32} on {device}"
     headers = ["date", "commit", "device", *(title for title, _, _ in FIGURES)]
     return (
         f"{title}\n{plain_table([_process_cells(e) for e in entry.processes], headers)}\n"

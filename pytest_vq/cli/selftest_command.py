@@ -8,7 +8,6 @@ unchanged runs, so that a slow hour of the machine meets them all alike.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections import Counter
@@ -20,12 +19,14 @@ from pytest_vq.errors import MeasurementError, ResultsError
 from pytest_vq.files import write_json
 from pytest_vq.gate.bounds import MEMORY
 from pytest_vq.gate.decide import decide
+from pytest_vq.gate.noise import learn_noise
 from pytest_vq.gate.policy import DEFAULT
-from pytest_vq.gate.stats import learn_noise
-from pytest_vq.processes.child import run_child
+from pytest_vq.gate.question import Question
+from pytest_vq.processes.child import Child, run_child
+from pytest_vq.processes.command import clean_environment, pytest_command
 from pytest_vq.report.text import plain_table
 from pytest_vq.schema.estimates import Estimates
-from pytest_vq.schema.verdict import Status, Tolerances, Verdict
+from pytest_vq.schema.verdict import Status, Verdict
 from pytest_vq.store.baselines import BaselineStore
 from pytest_vq.store.results import Row
 
@@ -44,6 +45,15 @@ class Condition:
     arguments: tuple[str, ...]
     should_fail: bool
     metric: str | None = None  # whose verdict counts; None for the row's
+
+
+@dataclass(frozen=True, slots=True)
+class Selftest:
+    """What was asked for, where it is done, and the rows of each condition's runs so far, unchanged code first."""
+
+    args: argparse.Namespace
+    output: Path
+    found: dict[Condition, list[Row]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,21 +88,23 @@ def run_selftest(args: argparse.Namespace) -> tuple[str, int]:
     started_s = time.monotonic()
     for number in range(1, args.baseline + 1):
         _say(f"baseline process {number} of {args.baseline}")
-        _pytest(args, output, f"baseline-{number}", ("--vq-save", "--vq-gate=off"))
-    conditions = _conditions(args)
-    found: dict[str, list[Row]] = {condition.name: [] for condition in conditions}
+        _run_pytest(args, output, f"baseline-{number}", save=True)
+    selftest = Selftest(args, output, {condition: [] for condition in _conditions(args)})
+    found = selftest.found
     try:
         for number in range(1, args.runs + 1):
-            for condition in conditions:
-                row = _pytest(args, output, f"{condition.name.replace(' ', '-')}-{number}", condition.arguments)
-                found[condition.name].append(row)
+            for condition in found:
+                row = _run_pytest(args, output, f"{condition.name.replace(' ', '-')}-{number}", condition.arguments)
+                found[condition].append(row)
                 _say(f"run {number} of {args.runs}, {condition.name}: {row.record.verdict} {row.record.reason}")
-                write_json(output / "selftest.json", {name: [r.record for r in rows] for name, rows in found.items()})
+                write_json(
+                    output / "selftest.json", {c.name: [r.record.to_row() for r in rows] for c, rows in found.items()}
+                )
     except KeyboardInterrupt:
         if not all(found.values()):
             raise
         _say("interrupted: this is of the runs so far")
-    return _report(args, output, conditions, found, time.monotonic() - started_s)
+    return _report(selftest, time.monotonic() - started_s)
 
 
 def _conditions(args: argparse.Namespace) -> list[Condition]:
@@ -110,41 +122,37 @@ def _conditions(args: argparse.Namespace) -> list[Condition]:
     return conditions
 
 
-def _pytest(args: argparse.Namespace, output: Path, name: str, extra: Sequence[str]) -> Row:
+def _run_pytest(
+    args: argparse.Namespace, output: Path, name: str, arguments: Sequence[str] = (), *, save: bool = False
+) -> Row:
+    """The row of one fresh process: recorded, ungated, into the selftest's baselines, or gated against them."""
     results = output / name
-    command = [sys.executable, "-m", "pytest", "test_selftest.py", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
-    command += [f"--vq-models={args.model}", f"--vq-precisions={args.precision}", f"--vq-output={results}", *extra]
-    command += [f"--vq-budget={args.budget}"] if args.budget else []
-    command += ["--gpu"] if args.gpu else []
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
-    rows = run_child(
-        command, who="a run of the selftest", cwd=output, output=results, environment=environment, accepted=(0, 1)
-    ).rows
+    given = {"models": args.model, "precisions": args.precision, "budget": args.budget, "gpu": args.gpu}
+    given |= {"save": save, "gate": "off" if save else "fail", "output": results}
+    own = ("-q", "-p", "no:cacheprovider", "-p", "no:randomly")
+    command = pytest_command(["test_selftest.py"], given, arguments=(*own, *arguments))
+    child = Child("a run of the selftest", command, output, results, clean_environment())
+    rows = run_child(child, accepted=(0, 1)).rows
     if len(rows) != 1:
         raise MeasurementError(f"a run of the selftest measured nothing; see {results / 'pytest.log'}")
     return rows[0]
 
 
-def _report(
-    args: argparse.Namespace,
-    output: Path,
-    conditions: Sequence[Condition],
-    found: dict[str, list[Row]],
-    elapsed_s: float,
-) -> tuple[str, int]:
-    rows, wrong, undecided = [], 0, 0
-    for condition in conditions:
-        verdicts = Counter(_status(args, output, condition, row) for row in found[condition.name])
-        failed, runs = verdicts[_FOUND], len(found[condition.name])
+def _report(selftest: Selftest, elapsed_s: float) -> tuple[str, int]:
+    args, rows, wrong, undecided = selftest.args, [], 0, 0
+    for condition, taken in selftest.found.items():
+        verdicts = Counter(_status(selftest, condition, row) for row in taken)
+        failed, runs = verdicts[_FOUND], len(taken)
         undecided += verdicts[Status.INCONCLUSIVE]
         wrong += runs - failed - verdicts[Status.INCONCLUSIVE] if condition.should_fail else failed
         others = ", ".join(f"{count} {status}" for status, count in sorted(verdicts.items()) if status is not _FOUND)
-        processes = sum(len(row.estimates) for row in found[condition.name]) / runs
+        processes = sum(len(row.estimates) for row in taken) / runs
         rows.append([condition.name, f"{failed} of {runs}", others, f"{processes:.1f}"])
     text = plain_table(rows, ["runs", "FAIL", "others", "processes each"])
-    smallest = "\n".join(_detectable(args, output, found["unchanged"]))
+    smallest = "\n".join(_detectable(selftest))
     head = f"{args.model} {args.precision}, {args.baseline} baseline processes, {elapsed_s / 60:.0f} min"
-    return f"{head}\n{text}\n{smallest}\n{_conclusion(wrong, undecided)}; all runs are in {output}", int(wrong > 0)
+    conclusion = _conclusion(wrong, undecided)
+    return f"{head}\n{text}\n{smallest}\n{conclusion}; all runs are in {selftest.output}", int(wrong > 0)
 
 
 def _conclusion(wrong: int, undecided: int) -> str:
@@ -155,10 +163,11 @@ def _conclusion(wrong: int, undecided: int) -> str:
     return "the gate was right every time"
 
 
-def _detectable(args: argparse.Namespace, output: Path, unchanged: Sequence[Row]) -> list[str]:
+def _detectable(selftest: Selftest) -> list[str]:
     """The smallest change of each metric that would have failed, by the decision on the last unchanged processes."""
+    unchanged = next(iter(selftest.found.values()))
     fresh = [row.estimates[0] for row in unchanged[-DEFAULT.max_looks :]]  # as many as it takes to FAIL
-    decided = _decided(args, output, unchanged[-1], fresh)
+    decided = _decided(selftest, unchanged[-1], fresh)
     return [
         f"smallest change of {metric.metric} that fails here: {metric.detectable:.1%} ({len(fresh)} fresh processes)"
         for metric in decided.metrics
@@ -166,18 +175,19 @@ def _detectable(args: argparse.Namespace, output: Path, unchanged: Sequence[Row]
     ]
 
 
-def _status(args: argparse.Namespace, output: Path, condition: Condition, row: Row) -> Status | None:
+def _status(selftest: Selftest, condition: Condition, row: Row) -> Status | None:
     if condition.metric is None:
         return row.record.verdict
-    metrics = _decided(args, output, row, row.estimates).metrics
+    metrics = _decided(selftest, row, row.estimates).metrics
     return next((m.status for m in metrics if m.metric == condition.metric), Status.INCONCLUSIVE)
 
 
-def _decided(args: argparse.Namespace, output: Path, row: Row, fresh: Sequence[Estimates]) -> Verdict:
+def _decided(selftest: Selftest, row: Row, fresh: Sequence[Estimates]) -> Verdict:
     """The decision on ``fresh``, processes of the pair of ``row``, as its own run made it."""
-    entries = BaselineStore(output / "baselines").entries(row.environment.device_slug, args.model)
-    noise, setup = learn_noise(entries), row.record.setup
-    return decide(fresh, setup, entries, noise, Tolerances(), min_sqnr_db=None, comparisons=1)
+    store = BaselineStore(selftest.output / "baselines")
+    entries = store.entries(row.environment.device_slug, selftest.args.model)
+    question = Question(tuple(fresh), row.record.setup, entries, learn_noise(entries), comparisons=1)
+    return decide(question)
 
 
 def _say(text: str) -> None:

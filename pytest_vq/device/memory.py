@@ -10,7 +10,7 @@ import ctypes
 import gc
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -18,7 +18,7 @@ from pytest_vq.device.clock import Call
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryFigures:
+class MemoryReading:
     """Bytes over the state at ``mark``; ``peak_bytes`` is None where the figure would not be valid."""
 
     resting_bytes: int | None
@@ -32,17 +32,11 @@ class MemoryFigures:
             return None
         return self.peak_bytes - self.resting_bytes
 
-    def columns(self, fp32_peak_bytes: int | None, resolution_bytes: int) -> dict[str, Any]:
-        """The columns of a row that come from memory; no ratio of figures near the resolution."""
-        peak = self.peak_bytes
-        comparable = peak is not None and fp32_peak_bytes is not None and fp32_peak_bytes >= 4 * resolution_bytes
-        return {
-            "resting_memory_bytes": self.resting_bytes,
-            "peak_memory_bytes": peak,
-            "activation_memory_bytes": self.activation_bytes,
-            "reserved_memory_bytes": self.reserved_bytes,
-            "memory_reduction": 1 - (peak or 0) / (fp32_peak_bytes or 1) if comparable else None,
-        }
+    def saved_of(self, fp32_peak_bytes: int | None, resolution_bytes: int) -> float | None:
+        """1 - peak / FP32's peak; no ratio of figures near the resolution."""
+        if self.peak_bytes is None or fp32_peak_bytes is None or fp32_peak_bytes < 4 * resolution_bytes:
+            return None
+        return 1 - self.peak_bytes / fp32_peak_bytes
 
 
 class MemoryMeter(Protocol):
@@ -55,7 +49,7 @@ class MemoryMeter(Protocol):
         """Give back what can be given back, and take this as the state before the model."""
         ...
 
-    def measure(self, call: Call) -> MemoryFigures:
+    def measure(self, call: Call) -> MemoryReading:
         """The figures of one ``call``, which has run before; everything it returns is dropped."""
         ...
 
@@ -77,7 +71,7 @@ class AcceleratorMemory:
         torch.cuda.empty_cache()
         self._before_bytes = torch.cuda.memory_allocated(self._device)
 
-    def measure(self, call: Call) -> MemoryFigures:
+    def measure(self, call: Call) -> MemoryReading:
         """See ``MemoryMeter.measure``. An allocation that had to be retried makes the peak invalid."""
         release_accelerator()
         torch.cuda.reset_peak_memory_stats(self._device)
@@ -89,14 +83,14 @@ class AcceleratorMemory:
         if self._troubles() != troubles:
             peak = None
         reserved = torch.cuda.max_memory_reserved(self._device)
-        return MemoryFigures(resting - self._before_bytes, peak, reserved)
+        return MemoryReading(resting - self._before_bytes, peak, reserved)
 
     def _troubles(self) -> tuple[int, int]:
         stats = torch.cuda.memory_stats(self._device)
         return stats.get("num_alloc_retries", 0), stats.get("num_ooms", 0)
 
 
-def set_living_aside() -> None:
+def freeze_live_objects() -> None:
     """Take all that lives now, libraries above all, out of later collections: each took a third of a second."""
     gc.unfreeze()
     gc.collect()
@@ -127,16 +121,16 @@ class HostMemory:
         _return_free_memory()
         self._before_bytes = _status_bytes("VmRSS")
 
-    def measure(self, call: Call) -> MemoryFigures:
+    def measure(self, call: Call) -> MemoryReading:
         """See ``MemoryMeter.measure``. Where the kernel does not let the mark be reset, there is no peak."""
         _return_free_memory()
         resting = self._growth("VmRSS")
         try:
             _CLEAR_REFS.write_text(_RESET_HIGH_WATER_MARK)
         except OSError:
-            return MemoryFigures(resting, None, None)
+            return MemoryReading(resting, None, None)
         call()
-        return MemoryFigures(resting, self._growth("VmHWM"), None)
+        return MemoryReading(resting, self._growth("VmHWM"), None)
 
     def _growth(self, field: str) -> int:
         """Never below zero: what the process itself gave back since the mark is not the model's."""

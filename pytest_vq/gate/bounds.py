@@ -98,7 +98,7 @@ def fidelity(
     """
     bound = min_sqnr_db if tolerances.min_sqnr_db is None else tolerances.min_sqnr_db
     found = []
-    if bound is not None and setup.precision != "fp32":
+    if bound is not None and not setup.is_reference:
         found.append(_lower_bound(SQNR, "SQNR against FP32", [c.sqnr_db for c in candidates], bound, "{:.1f} dB"))
     if tolerances.min_accuracy is not None:
         figures = [c.accuracy for c in candidates]

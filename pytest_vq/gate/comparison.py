@@ -9,28 +9,11 @@ from dataclasses import dataclass
 from pytest_vq.gate import stats
 from pytest_vq.gate.covariance import Moments, Pair, Slope
 from pytest_vq.gate.policy import Policy, SlopePrior
-from pytest_vq.gate.stats import Noise, Prior
-from pytest_vq.schema.estimates import Entry, Estimates
-from pytest_vq.schema.verdict import MetricVerdict, Status, Tolerances
+from pytest_vq.gate.question import Question
+from pytest_vq.gate.stats import Effect, Limits, Prior
+from pytest_vq.schema.estimates import Estimates
+from pytest_vq.schema.verdict import MetricVerdict, Status
 from pytest_vq.wording import count, interval, percent, plain_percent
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """What one decision is made from."""
-
-    candidates: tuple[Estimates, ...]
-    entry: Entry
-    noise: Noise
-    tolerances: Tolerances
-    disturbance: str | None
-    comparisons: int
-    policy: Policy
-
-    @property
-    def last_look(self) -> bool:
-        """Whether the candidates are as many as there may be."""
-        return len(self.candidates) >= self.policy.max_looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +46,7 @@ class Scale:
     df: float
     slope: Slope
     within: float  # variance that the processes' own intervals add to what is known from between them
-    alphas: tuple[float, float]
-    tolerance: float
-    resolution: float
+    limits: Limits
     calibrated: bool
 
 
@@ -85,23 +66,23 @@ class Comparison:
     @property
     def worth_failing(self) -> bool:
         """Whether the estimate reaches the tolerance."""
-        return self.effect >= math.log1p(self.scale.tolerance)
+        return self.effect >= math.log1p(self.scale.limits.tolerance)
 
 
-def compare(
-    case: Case, metric: Metric, recent: Sequence[Estimates], reference: Sequence[Estimates], label: str = ""
+def compare_with_reference(
+    question: Question, metric: Metric, recent: Sequence[Estimates], reference: Sequence[Estimates], label: str = ""
 ) -> Comparison:
     """The fresh processes against ``reference``, with the noise that the ``recent`` processes show."""
-    policy, scale = case.policy, _scale(case, metric, recent, reference)
-    fresh, known = metric.pairs(case.candidates), metric.pairs(reference)
+    policy, scale = question.policy, _scale(question, metric, recent, reference)
+    fresh, known = metric.pairs(question.candidates), metric.pairs(reference)
     base, pace = _mean(known)
     effects = [y - base - scale.slope.value * (x - pace) for y, x in fresh]
     effect, moved = sum(effects) / len(effects), _mean(fresh)[1] - pace
     fixed = scale.within + moved**2 * scale.slope.variance(scale.variance)
     error = math.sqrt(scale.variance * (1 / len(known) + 1 / len(fresh)) + fixed)
-    limits = scale.tolerance, scale.resolution, scale.alphas, policy
+    found = Effect(effect, error, scale.df, min(effects), max(effects), math.sqrt(scale.variance))
     last = math.sqrt(scale.variance * (1 / len(known) + 1 / policy.max_looks) + fixed)
-    reach = last * float(stats.quantile(1 - scale.alphas[1], scale.df))
+    reach = last * float(stats.quantile(1 - scale.limits.pass_error, scale.df))
     return Comparison(
         metric=metric,
         reference=tuple(reference),
@@ -109,8 +90,8 @@ def compare(
         scale=scale,
         effect=effect,
         error=error,
-        judgement=stats.judge(effect, min(effects), max(effects), error, math.sqrt(scale.variance), scale.df, *limits),
-        can_settle=reach < math.log1p(scale.resolution),
+        judgement=stats.judge(found, scale.limits, policy),
+        can_settle=reach < math.log1p(scale.limits.resolution),
     )
 
 
@@ -119,27 +100,27 @@ def _mean(pairs: Sequence[Pair]) -> Pair:
     return sum(figures) / len(pairs), sum(sentinels) / len(pairs)
 
 
-def _scale(case: Case, metric: Metric, recent: Sequence[Estimates], reference: Sequence[Estimates]) -> Scale:
-    policy, prior = case.policy, case.noise.prior(metric.kind)
+def _scale(question: Question, metric: Metric, recent: Sequence[Estimates], reference: Sequence[Estimates]) -> Scale:
+    policy, prior = question.policy, question.noise.prior(metric.kind)
     pooled = prior is not None and prior.df + len(recent) - 1 >= policy.min_error_df
     calibrated = pooled or len(recent) >= policy.min_processes
     tolerance = metric.tolerance
     if tolerance is None:
         tolerance = metric.tolerances[0 if calibrated else 1]
     resolution = max(policy.resolution, tolerance)
-    moments = Moments.of([metric.pairs(recent), metric.pairs(case.candidates)])
+    moments = Moments.of([metric.pairs(recent), metric.pairs(question.candidates)])
     slope = Slope.fit(moments, metric.slope, policy)
     if calibrated:
-        within = _excess(metric, recent, case.candidates)
+        within = _excess(metric, recent, question.candidates)
         known = prior or Prior(policy.default_prior_df, policy.default_prior_sigma**2, 0)
-        alphas = policy.fail_error(case.comparisons, len(case.candidates)), policy.pass_error_per_look()
+        errors = policy.fail_error(question.comparisons, len(question.candidates)), policy.pass_error_per_look()
     else:
-        within = _within(metric, reference) + _within(metric, case.candidates)
+        within = _within(metric, reference) + _within(metric, question.candidates)
         typical = max(policy.uncalibrated_sigma**2, prior.variance if prior else 0.0)
         known = Prior(policy.default_prior_df, typical, 0)
-        alphas = policy.uncalibrated_error, policy.uncalibrated_error
+        errors = policy.uncalibrated_error, policy.uncalibrated_error
     variance, df = stats.moderate(*slope.residual(moments), known.df, known.variance, policy)
-    return Scale(float(variance), float(df), slope, within, alphas, tolerance, resolution, calibrated)
+    return Scale(float(variance), float(df), slope, within, Limits(tolerance, resolution, *errors), calibrated)
 
 
 def moderated(prior: Prior, groups: Sequence[Sequence[float]], policy: Policy) -> tuple[float, float]:
@@ -162,7 +143,7 @@ def _within(metric: Metric, processes: Sequence[Estimates]) -> float:
     return sum((metric.half_width(p) / 1.96) ** 2 for p in processes) / len(processes) ** 2
 
 
-def settle(case: Case, comparisons: Sequence[Comparison]) -> tuple[MetricVerdict, bool]:
+def settle(question: Question, comparisons: Sequence[Comparison]) -> tuple[MetricVerdict, bool]:
     """The worse of the comparisons with the recent processes (first) and the anchor decides; and whether to look again.
 
     An anchor may rest on few processes: it fails on proof like the other, but what it leaves open blocks a PASS only
@@ -182,49 +163,50 @@ def settle(case: Case, comparisons: Sequence[Comparison]) -> tuple[MetricVerdict
         status, chosen = Status.IMPROVED, improved[0]
     else:
         status, chosen = Status.PASS, recent
-    return _verdict(case, status, chosen), not case.last_look and _open(status, chosen)
+    return _verdict(question, status, chosen), not question.last_look and _needs_another_look(status, chosen)
 
 
-def _open(status: Status, chosen: Comparison) -> bool:
+def _needs_another_look(status: Status, chosen: Comparison) -> bool:
     """A FAIL must be confirmed; what is inconclusive is looked at again if it could still become PASS or FAIL."""
     if status is Status.INCONCLUSIVE:
         return chosen.can_settle or chosen.worth_failing
     return status is Status.FAIL
 
 
-def _verdict(case: Case, status: Status, chosen: Comparison) -> MetricVerdict:
+def _verdict(question: Question, status: Status, chosen: Comparison) -> MetricVerdict:
     metric, scale = chosen.metric, chosen.scale
     half = chosen.error * float(stats.quantile(0.975, scale.df))
-    margin = chosen.error * float(stats.quantile(case.policy.power, scale.df))
+    margin = chosen.error * float(stats.quantile(question.policy.power, scale.df))
     effect, low, high = (math.expm1(chosen.effect + step) for step in (0.0, -half, half))
-    detectable = math.expm1(max(math.log1p(scale.tolerance), float(chosen.judgement.critical)) + margin)
-    base, current = metric.natural(chosen.reference), metric.natural(case.candidates)
+    detectable = math.expm1(max(math.log1p(scale.limits.tolerance), float(chosen.judgement.critical)) + margin)
+    base, current = metric.natural(chosen.reference), metric.natural(question.candidates)
+    known = count(len(chosen.reference), "baseline process", "baseline processes")
     return MetricVerdict(
         metric=metric.name,
         status=status,
         reason=(
             f"{metric.name} {chosen.label}{metric.shown(base)} → {metric.shown(current)} "
-            f"({percent(effect)}{metric.note}, {interval(low, high)}), tolerance {plain_percent(scale.tolerance)}, "
-            f"{count(len(chosen.reference), 'baseline process', 'baseline processes')}, {len(case.candidates)} fresh"
-            f"{_advice(case, status, scale, detectable)}"
+            f"({percent(effect)}{metric.note}, {interval(low, high)}), "
+            f"tolerance {plain_percent(scale.limits.tolerance)}, {known}, {len(question.candidates)} fresh"
+            f"{_advice(question, status, scale, detectable)}"
         ),
         baseline=base,
         current=current,
         effect=effect,
         effect_low=low,
         effect_high=high,
-        tolerance=scale.tolerance,
+        tolerance=scale.limits.tolerance,
         detectable=detectable,
     )
 
 
-def _advice(case: Case, status: Status, scale: Scale, detectable: float) -> str:
+def _advice(question: Question, status: Status, scale: Scale, detectable: float) -> str:
     text = ""
     if status is Status.INCONCLUSIVE:
         seen = f"the smallest this run could have seen is {plain_percent(detectable)}"
-        text = f": a slowdown of {plain_percent(scale.resolution)} is neither shown nor excluded, {seen}"
+        text = f": a slowdown of {plain_percent(scale.limits.resolution)} is neither shown nor excluded, {seen}"
     elif status is Status.IMPROVED:
         text = "; to keep it, accept it as the new anchor (pytest-vq baselines accept)"
     if not scale.calibrated:
-        text += f" (uncalibrated: save {case.policy.min_processes} or more fresh processes with --vq-save)"
+        text += f" (uncalibrated: save {question.policy.min_processes} or more fresh processes with --vq-save)"
     return text

@@ -13,11 +13,14 @@ from dataclasses import dataclass, replace
 
 from pytest_vq.gate import bounds, stats
 from pytest_vq.gate.comparison import moderated
+from pytest_vq.gate.noise import steady_ms
 from pytest_vq.gate.policy import DEFAULT, Policy
-from pytest_vq.gate.stats import Prior
+from pytest_vq.gate.stats import Effect, Limits, Prior
 from pytest_vq.gate.timed import LATENCY, SPEEDUP, TOO_FEW
 from pytest_vq.schema.estimates import Anchor, Entry, Estimates
+from pytest_vq.schema.figures import present
 from pytest_vq.schema.record import Setup
+from pytest_vq.schema.spec import CaseId
 from pytest_vq.schema.verdict import MetricVerdict, Status, Tolerances, Verdict
 from pytest_vq.wording import count, differences, interval, milliseconds, percent, plain_percent, times
 
@@ -36,8 +39,8 @@ class Sides:
 
 
 def decide_paired(
-    pairs: Mapping[str, Sides], tolerances: Tolerances | None = None, policy: Policy = DEFAULT
-) -> dict[str, Verdict]:
+    pairs: Mapping[CaseId, Sides], tolerances: Tolerances | None = None, policy: Policy = DEFAULT
+) -> dict[CaseId, Verdict]:
     """The verdict on side B of every pair, by id, with side A as its baseline.
 
     Raises ValueError where a pair has fewer than three rounds, or sides of unequal length.
@@ -45,19 +48,27 @@ def decide_paired(
     for name, sides in pairs.items():
         if len(sides.a) != len(sides.b) or len(sides.a) < MIN_ROUNDS:
             raise ValueError(f"{name}: {len(sides.a)} and {len(sides.b)} processes; need {MIN_ROUNDS} rounds of both")
-    given = tolerances or Tolerances()
     # With a fixed number of rounds there is no early look that would need every process to confirm it.
     policy = replace(policy, confirmation=0.0, confirmation_sigmas=-math.inf)
     priors = {metric: _prior(metric, pairs.values(), policy) for metric in (LATENCY, SPEEDUP)}
-    return {name: _decide(sides, priors, given, policy, len(pairs)) for name, sides in pairs.items()}
+    terms = _Terms(tolerances or Tolerances(), policy, len(pairs))
+    return {name: _decide(sides, priors, terms) for name, sides in pairs.items()}
 
 
-def _decide(
-    sides: Sides, priors: Mapping[str, Prior], tolerances: Tolerances, policy: Policy, comparisons: int
-) -> Verdict:
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What holds for every pair of one comparison."""
+
+    tolerances: Tolerances
+    policy: Policy
+    comparisons: int
+
+
+def _decide(sides: Sides, priors: Mapping[str, Prior], terms: _Terms) -> Verdict:
+    tolerances, policy = terms.tolerances, terms.policy
     entry = Entry(sides.setup, Anchor(sides.a, "side A", sides.a[-1].date_utc), sides.a)
     found = bounds.fidelity(sides.b, sides.setup, tolerances, sides.min_sqnr_db)
-    found += [_timed(metric, sides, priors[metric], tolerances, policy, comparisons) for metric in _metrics(sides)]
+    found += [_timed(metric, sides, priors[metric], terms) for metric in _metrics(sides)]
     memory = bounds.memory(sides.b, entry, tolerances, policy)
     found += [*([memory] if memory else []), bounds.model_size(sides.b, entry, tolerances, policy)]
     verdict = Verdict.of(found)
@@ -68,15 +79,15 @@ def _decide(
 
 
 def _metrics(sides: Sides) -> tuple[str, ...]:
-    return (LATENCY,) if sides.setup.precision == "fp32" else (LATENCY, SPEEDUP)
+    return (LATENCY,) if sides.setup.is_reference else (LATENCY, SPEEDUP)
 
 
 def _log(metric: str, estimates: Estimates) -> float | None:
     """The steady estimate's logarithm, positive = slower; None where this process has too few samples."""
     if metric == LATENCY:
-        return None if estimates.latency_low_ms is None else math.log(stats.steady_ms(estimates))
+        return None if estimates.latency_low_ms is None else math.log(steady_ms(estimates))
     has_interval = estimates.speedup is not None and estimates.speedup_low is not None
-    return -math.log(estimates.speedup or 1.0) if has_interval else None
+    return -math.log(present(estimates.speedup)) if has_interval else None
 
 
 def _effects(metric: str, sides: Sides) -> list[float] | None:
@@ -99,9 +110,8 @@ def _prior(metric: str, pairs: Iterable[Sides], policy: Policy) -> Prior:
     return stats.fit_prior(variances, dfs, policy)
 
 
-def _timed(
-    metric: str, sides: Sides, prior: Prior, tolerances: Tolerances, policy: Policy, comparisons: int
-) -> MetricVerdict:
+def _timed(metric: str, sides: Sides, prior: Prior, terms: _Terms) -> MetricVerdict:
+    tolerances, policy = terms.tolerances, terms.policy
     effects = _effects(metric, sides)
     if sides.disturbance is not None or effects is None:
         why = TOO_FEW if sides.disturbance is None else f"cannot be judged: {sides.disturbance}"
@@ -113,10 +123,10 @@ def _timed(
     effect = sum(effects) / len(effects)
     variance, df = moderated(prior, [effects], policy)
     error = math.sqrt(variance / len(effects))
-    alphas = policy.suite_error / (comparisons * policy.timed_metrics), policy.pass_error
-    found = stats.judge(
-        effect, min(effects), max(effects), error, math.sqrt(variance), df, tolerance, resolution, alphas, policy
+    limits = Limits(
+        tolerance, resolution, policy.suite_error / (terms.comparisons * policy.timed_metrics), policy.pass_error
     )
+    found = stats.judge(Effect(effect, error, df, min(effects), max(effects), math.sqrt(variance)), limits, policy)
     half, margin = (error * float(stats.quantile(p, df)) for p in (0.975, policy.power))
     change, low, high = (math.expm1(effect + step) for step in (0.0, -half, half))
     verdict = MetricVerdict(
@@ -137,13 +147,14 @@ def _timed(
 def _reason(verdict: MetricVerdict, rounds: int, resolution: float) -> str:
     shown, note = (milliseconds, "") if verdict.metric == LATENCY else (times, " time against FP32")
     text = (
-        f"{verdict.metric} {shown(verdict.baseline or 0)} → {shown(verdict.current or 0)} "
-        f"({percent(verdict.effect or 0)}{note}, {interval(verdict.effect_low or 0, verdict.effect_high or 0)}), "
-        f"tolerance {plain_percent(verdict.tolerance or 0)}, {count(rounds, 'round')} side by side"
+        f"{verdict.metric} {shown(present(verdict.baseline))} → {shown(present(verdict.current))} "
+        f"({percent(present(verdict.effect))}{note}, "
+        f"{interval(present(verdict.effect_low), present(verdict.effect_high))}), "
+        f"tolerance {plain_percent(present(verdict.tolerance))}, {count(rounds, 'round')} side by side"
     )
     if verdict.status is not Status.INCONCLUSIVE:
         return text
-    seen = f"the smallest this comparison could have seen is {plain_percent(verdict.detectable or 0)}"
+    seen = f"the smallest this comparison could have seen is {plain_percent(present(verdict.detectable))}"
     return f"{text}: a slowdown of {plain_percent(resolution)} is neither shown nor excluded, {seen}"
 
 
@@ -157,5 +168,5 @@ def _status(found: stats.Judgement) -> Status:
 
 def _typical(metric: str, group: Sequence[Estimates]) -> float:
     if metric == LATENCY:
-        return math.exp(sum(math.log(stats.steady_ms(e)) for e in group) / len(group))
-    return math.exp(sum(math.log(e.speedup or 1.0) for e in group) / len(group))
+        return math.exp(sum(math.log(steady_ms(e)) for e in group) / len(group))
+    return math.exp(sum(math.log(present(e.speedup)) for e in group) / len(group))

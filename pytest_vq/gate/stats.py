@@ -1,4 +1,4 @@
-"""The statistics of processes: how noisy they are, learnt over all pairs, and what a difference between them proves.
+"""The mathematics of a decision: moderated variances, the prior they are drawn from, and what a difference proves.
 
 All on natural logarithms, positive = worse, one value a process. The functions take floats or numpy arrays alike: the
 calibration in ``bench/calibration`` runs the very same code on millions of simulated pairs.
@@ -7,18 +7,12 @@ calibration in ``bench/calibration`` runs the very same code on millions of simu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pytest_vq.gate.covariance import Moments, Pair, Slope
-from pytest_vq.gate.policy import DEFAULT, Policy, SlopePrior
-from pytest_vq.schema.estimates import Entry, Estimates
-
-LATENCY, LATENCY_FP32, SPEEDUP, SENTINEL = "latency", "latency of fp32", "speedup", "sentinel"
-GIVEN_SENTINEL = " given the sentinel"
-_FLAT = SlopePrior(0.0, 1.0)  # of what follows nothing
+from pytest_vq.gate.covariance import Moments
+from pytest_vq.gate.policy import DEFAULT, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +25,25 @@ class Prior:
 
 
 @dataclass(frozen=True, slots=True)
-class Noise:
-    """What a device's baselines teach about noise: kind of metric -> prior; a kind too little is known of is absent."""
+class Effect:
+    """The fresh processes' mean effect at one look, how well it is known, and how far single processes lie from it."""
 
-    priors: Mapping[str, Prior] = field(default_factory=lambda: MappingProxyType({}))
+    mean: Any
+    error: Any  # standard error of the mean
+    df: Any
+    least: Any  # the best fresh process's own effect
+    most: Any  # the worst one's
+    sigma: Any  # of one process
 
-    def prior(self, kind: str) -> Prior | None:
-        """The prior of ``kind``; fp32's falls back to that of the other precisions."""
-        return self.priors.get(kind) or self.priors.get(kind.replace(LATENCY_FP32, LATENCY))
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is worth failing for, what a PASS must exclude, and the one-sided errors of both findings."""
+
+    tolerance: float
+    resolution: float
+    fail_error: float
+    pass_error: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,70 +54,6 @@ class Judgement:
     improves: Any
     passes: Any
     critical: Any  # the effect (in logs) that the error rate demands
-
-
-def steady_ms(estimates: Estimates) -> float:
-    """The estimate that is steadiest between processes, in milliseconds: the 10 % quantile, else the median."""
-    return estimates.latency_ms if estimates.latency_q10_ms is None else estimates.latency_q10_ms
-
-
-def learn_noise(entries: Iterable[tuple[str, Entry]] | Iterable[Entry], policy: Policy = DEFAULT) -> Noise:
-    """The pool: per kind of timed metric, the prior of the between-process variance over a device's pairs.
-
-    ``entries`` are all baselines of one device. Kinds with fewer than ``policy.min_pool_pairs`` replicated pairs are
-    left out (their pairs are then judged on their own, or as uncalibrated).
-    """
-    found: dict[str, list[tuple[float, float]]] = {}
-    for item in entries:
-        entry = item if isinstance(item, Entry) else item[1]
-        for kind, groups, prior in _replicates(entry, policy):
-            moments = Moments.of(groups)
-            squares, df = Slope.fit(moments, prior, policy).residual(moments)
-            if df > 0:
-                found.setdefault(kind, []).append((squares / df, df))
-    priors = {}
-    for kind, spreads in found.items():
-        if len(spreads) >= policy.min_pool_pairs:
-            variances, dfs = zip(*spreads, strict=True)
-            priors[kind] = fit_prior(variances, dfs, policy)
-    return Noise(MappingProxyType(priors))
-
-
-def _replicates(entry: Entry, policy: Policy) -> Iterable[tuple[str, list[list[Pair]], SlopePrior]]:
-    """Kind -> figures and sentinels of the entry's processes, in groups of replicates; and how they may hang together.
-
-    Replicates ran on one device; where the sentinel matters, also with one version of what fixes it. Without it, its
-    logarithm counts as 0.
-    """
-    timed = [p for p in entry.processes if p.latency_low_ms is not None]
-    kind = LATENCY_FP32 if entry.setup.precision == "fp32" else LATENCY
-    times = [(p, math.log(steady_ms(p))) for p in timed]
-    yield from _with_and_without_sentinel(kind, times, policy.latency_slope)
-    yield SENTINEL, _grouped((fixes_sentinel(p), math.log(p.sentinel_ms), 0.0) for p in timed if p.sentinel_ms), _FLAT
-    if entry.setup.precision != "fp32":
-        ratios = [(p, -math.log(p.speedup)) for p in entry.processes if p.speedup and p.speedup_low is not None]
-        yield from _with_and_without_sentinel(SPEEDUP, ratios, policy.speedup_slope)
-
-
-def _with_and_without_sentinel(
-    kind: str, figures: list[tuple[Estimates, float]], prior: SlopePrior
-) -> Iterable[tuple[str, list[list[Pair]], SlopePrior]]:
-    devices = kind != SPEEDUP  # two cards differ in their times, not in their ratios
-    yield kind, _grouped((p.device_uuid if devices else None, y, 0.0) for p, y in figures), prior
-    known = [(p, y, math.log(p.sentinel_ms)) for p, y in figures if p.sentinel_ms]
-    yield kind + GIVEN_SENTINEL, _grouped((fixes_sentinel(p), y, x) for p, y, x in known), prior
-
-
-def fixes_sentinel(estimates: Estimates) -> tuple[str | None, ...]:
-    """What the sentinel's time depends on besides the machine's pace."""
-    return (estimates.device_uuid, *(estimates.versions.get(name) for name in ("torch", "pytest-vq")))
-
-
-def _grouped(keyed: Iterable[tuple[Any, float, float]]) -> list[list[Pair]]:
-    groups: dict[Any, list[Pair]] = {}
-    for key, figure, sentinel in keyed:
-        groups.setdefault(key, []).append((figure, sentinel))
-    return list(groups.values())
 
 
 def scatter(groups: Iterable[Sequence[float]]) -> tuple[float, int]:
@@ -192,32 +133,20 @@ def moderate(squares: Any, df: Any, prior_df: Any, prior_variance: Any, policy: 
     return np.maximum(variance, policy.sigma_floor**2), np.where(alone, df, total)
 
 
-def judge(
-    effect: Any,
-    least: Any,
-    most: Any,
-    error: Any,
-    sigma: Any,
-    df: Any,
-    tolerance: float,
-    resolution: float,
-    alphas: tuple[float, float],
-    policy: Policy = DEFAULT,
-) -> Judgement:
-    """One look at one comparison: mean ``effect`` with standard ``error`` on ``df``; logs, positive = worse.
+def judge(effect: Effect, limits: Limits, policy: Policy = DEFAULT) -> Judgement:
+    """One look at one comparison.
 
-    ``least`` and ``most`` are the best and worst fresh process's own effects: each must confirm a change, by half of
-    what is worth failing for and by the ``sigma`` of one process, for the change to count. ``alphas`` are the
-    one-sided errors of finding a change and of excluding the resolution.
+    The best and the worst fresh process must each confirm a change, by half of what is worth failing for and by the
+    sigma of one process, for the change to count.
     """
     import numpy as np
 
-    critical = error * quantile(1 - alphas[0], df)
-    worth = math.log1p(tolerance)
-    confirming = np.maximum(policy.confirmation * worth, policy.confirmation_sigmas * sigma)
-    fails = (effect > critical) & (effect >= worth) & (least >= confirming)
-    improves = (effect < -critical) & (effect <= -worth) & (most <= -confirming)
-    passes = effect + error * quantile(1 - alphas[1], df) < math.log1p(resolution)
+    critical = effect.error * quantile(1 - limits.fail_error, effect.df)
+    worth = math.log1p(limits.tolerance)
+    confirming = np.maximum(policy.confirmation * worth, policy.confirmation_sigmas * effect.sigma)
+    fails = (effect.mean > critical) & (effect.mean >= worth) & (effect.least >= confirming)
+    improves = (effect.mean < -critical) & (effect.mean <= -worth) & (effect.most <= -confirming)
+    passes = effect.mean + effect.error * quantile(1 - limits.pass_error, effect.df) < math.log1p(limits.resolution)
     return Judgement(fails, improves, passes, critical)
 
 

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import fmean, median
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import nn
 
-from pytest_vq.catalog.build import example_inputs, weights_kind
 from pytest_vq.device.clock import Call
 from pytest_vq.device.device import Device, guarded, open_device
 from pytest_vq.device.device_time import device_time_ms
 from pytest_vq.device.lock import device_lock
-from pytest_vq.device.memory import set_living_aside
+from pytest_vq.device.memory import freeze_live_objects
 from pytest_vq.device.peak import peak_stacks
 from pytest_vq.device.profile import profile_operators
-from pytest_vq.measure.reference import Reference, forward
-from pytest_vq.measure.sampler import Sampled, StopRule, sample
+from pytest_vq.execution.prepared import Alteration, Request, unaltered
+from pytest_vq.execution.schemes import reference_scheme
+from pytest_vq.measure.reference import Reference
+from pytest_vq.measure.sampler import StopRule, sample
+from pytest_vq.measure.sections import identity_of, memory_of, setup_of
 from pytest_vq.measure.sentinel import sentinel
-from pytest_vq.measure.timing import Estimate, PairTimes, paired_speedup
+from pytest_vq.measure.timing import MedianInterval, figures_of
+from pytest_vq.measure.workload import Workload, place, reference_request, warm_precision
 from pytest_vq.options import Options
-from pytest_vq.precision.convert import Converted, SameBytesGuard, convert
-from pytest_vq.precision.precisions import find_precision
+from pytest_vq.precision.convert import SameBytesGuard
 from pytest_vq.schema.estimates import Operator
-from pytest_vq.schema.record import Record, Setup, Timing
+from pytest_vq.schema.figures import Preparation, TimedFigures
+from pytest_vq.schema.record import PairSamples, Record, Samples, Timing
 from pytest_vq.schema.spec import FP32, Case, ModelSpec, PrecisionSpec
 
 Result = TypeVar("Result")
@@ -39,23 +42,27 @@ _THROUGHPUT_S = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A record without a verdict, the samples behind its latency (ms) and, where asked for, its operators."""
+    """A record without a verdict, every sample behind it and, where asked for, its operators."""
 
     record: Record
-    samples_ms: tuple[float, ...]
+    samples: PairSamples
     operators: Mapping[str, Operator] = field(default_factory=dict)
 
 
 class Bench:
-    """Measures pairs on one device, one after another, leaving nothing behind on it."""
+    """Measures pairs on one device, one after another, leaving nothing behind on it.
 
-    def __init__(self, options: Options) -> None:
+    ``alter`` may change what is prepared to run (see ``execution.prepared``), the FP32 partner's too.
+    """
+
+    def __init__(self, options: Options, alter: Alteration = unaltered) -> None:
         self._options = options
+        self._alter = alter
         self._device: Device | None = None
         self._reference: Reference | None = None
         self._fp32_peak_bytes: dict[tuple[str, int], int | None] = {}
         self._same_bytes = SameBytesGuard()
-        self._warm_schemes: set[str] = set()
+        self._warm: set[str] = set()  # precisions
 
     @property
     def device(self) -> Device:
@@ -73,27 +80,11 @@ class Bench:
 
     def measure(self, case: Case, *, profiled: bool = False) -> Measured:
         """Measure ``case``. Raises a ``VqError`` that names the pair; the next pair is unharmed by it."""
-        return self._alone(case, partial(self._measure, profiled=profiled))
+        return self._with_device_locked(case, partial(self._measure, profiled=profiled))
 
     def profile(self, case: Case) -> Profile:
         """What one warm request of ``case`` spends its time in, largest first, and who holds its memory at the peak."""
-        return self._alone(case, self._profile)
-
-    def _alone(self, case: Case, work: Callable[[Case, Reference], Result]) -> Result:
-        """Do ``work`` with the device to itself; the FP32 source is built before others are made to wait."""
-        device = self.device
-        with guarded(device, case.id):
-            self._warm_scheme(case.precision)
-            reference = self._reference_of(case.model)
-        try:
-            with device_lock(device.environment.device_uuid), guarded(device, case.id), torch.inference_mode():
-                return work(case, reference)
-        finally:
-            device.release()
-
-    def _profile(self, case: Case, reference: Reference) -> Profile:
-        device, request = self.device.torch_device, self._warm_request(case, reference)
-        return profile_operators(request, device), peak_stacks(request, device) if self.device.is_accelerator else []
+        return self._with_device_locked(case, self._profile)
 
     def time(self, call: Call) -> Timing:
         """Time any callable by the same clock, warm-up, stop rule and memory reset as the pairs."""
@@ -102,144 +93,126 @@ class Bench:
             device.memory.mark()
             call()
             memory = device.memory.measure(call)
-            samples = sample({"call": call}, "call", device.clock, self._stop_rule()).samples["call"]
-        latency = Estimate.of(samples.times_ms)
+            samples = sample({"call": Request(call)}, "call", device.clock, self._stop_rule())["call"]
+        latency = MedianInterval.of(samples.times_ms)
         peak_bytes, why = memory.peak_bytes, samples.stop_reason
         return Timing(latency.value, latency.low, latency.high, samples.times_ms, peak_bytes, why)
+
+    def _with_device_locked(self, case: Case, work: Callable[[Case, Reference], Result]) -> Result:
+        """Do ``work`` with the device to itself; the FP32 source is built before others are made to wait."""
+        device, what = self.device, case.id
+        with guarded(device, what):
+            self._warm_up(case.precision)
+            reference = self._reference_of(case.model)
+        try:
+            with device_lock(device.environment.device_uuid), guarded(device, what), torch.inference_mode():
+                return work(case, reference)
+        finally:
+            device.release()
+
+    def _warm_up(self, precision: PrecisionSpec) -> None:
+        if precision.name not in self._warm:
+            warm_precision(precision, self.device)
+            self._warm.add(precision.name)
+            freeze_live_objects()
+
+    def _reference_of(self, model: ModelSpec) -> Reference:
+        if self._reference is None or self._reference.model != model:
+            self._reference = None  # before the next is built: two giants may not fit
+            freeze_live_objects()
+            self._reference = Reference.of(model, self._options.weights)
+        return self._reference
 
     def _stop_rule(self) -> StopRule:
         budget_s = self._options.budget_s
         return StopRule.study(budget_s) if self._options.protocol == "study" else StopRule(budget_s=budget_s)
 
-    def _reference_of(self, model: ModelSpec) -> Reference:
-        if self._reference is None or self._reference.model != model:
-            self._reference = None  # before the next is built: two giants may not fit
-            set_living_aside()
-            self._reference = Reference.of(model, self._options.weights)
-        return self._reference
+    def _profile(self, case: Case, reference: Reference) -> Profile:
+        device = self.device.torch_device
+        with self._placed(case, reference) as workload:
+            request = workload.request
+            request()
+            stacks = peak_stacks(request, device) if self.device.is_accelerator else []
+            return profile_operators(request, device), stacks
+
+    @contextmanager
+    def _placed(self, case: Case, reference: Reference) -> Iterator[Workload]:
+        """The workload of ``case``, closed at the end whatever happens."""
+        workload = place(case, reference, self.device, self._alter)
+        try:
+            yield workload
+        finally:
+            workload.prepared.close()
 
     def _measure(self, case: Case, reference: Reference, profiled: bool) -> Measured:
         reference.answer(case.batch)  # before the mark: its forward must not count as the candidate's
-        fp32_peak_bytes = None if case.is_reference else self._reference_peak_bytes(case, reference)
+        fp32_peak_bytes = None if case.scheme.is_reference else self._reference_peak_bytes(case, reference)
         self.device.memory.mark()
-        converted, request = self._place(case, reference)
-        self._same_bytes.check(case.model.name, case.precision.name, converted.fingerprint)
-        answers = self._answers(case, reference, converted)
+        with self._placed(case, reference) as workload:
+            self._same_bytes.check(case.model.name, case.precision.name, workload.converted.fingerprint)
+            return self._measure_placed(workload, reference, fp32_peak_bytes, profiled)
+
+    def _measure_placed(
+        self, workload: Workload, reference: Reference, fp32_peak_bytes: int | None, profiled: bool
+    ) -> Measured:
+        case, device = workload.case, self.device
+        fidelity = reference.judge(case, workload.answer(reference.images(case.batch)))
         if reference.labelled:  # so far it answered other images than the request whose memory is meant
-            request()
-        memory = self.device.memory.measure(request)
-        if case.is_reference:
+            workload.request()
+        memory = device.memory.measure(workload.request)
+        if case.scheme.is_reference:
             fp32_peak_bytes = self._fp32_peak_bytes[case.model.name, case.batch] = memory.peak_bytes
-        before = self.device.telemetry.read()
-        times = self._time(case, reference, request)
-        after = self.device.telemetry.read()
+        before = device.telemetry.read()
+        samples = self._sample(workload, reference)
+        timing = self._figures(workload, samples)
+        after = device.telemetry.read()
         record = Record(
-            **self._identity(case, reference, converted),
-            **times.columns(),
-            **answers,
-            **memory.columns(fp32_peak_bytes, self.device.memory.resolution_bytes),
-            device_memory_bytes=before.get("device_memory_bytes"),
-            disturbance=self.device.telemetry.disturbance(before, after),
+            identity=identity_of(workload, reference, device, self._options),
+            timing=timing,
+            memory=memory_of(workload, memory, fp32_peak_bytes, device, before),
+            coverage=workload.converted.coverage,
+            fidelity=fidelity,
+            setup=setup_of(case, device, self._options),
+            preparation=Preparation(case.scheme.execution.name),
+            disturbance=device.telemetry.disturbance(before, after),
             telemetry={"before": before, "after": after},
         )
-        operators = profile_operators(request, self.device.torch_device) if profiled else {}
-        return Measured(record, times.samples.times_ms, operators)
-
-    def _warm_scheme(self, scheme: PrecisionSpec) -> None:
-        """Use a scheme once on a small layer: libraries load code and take workspaces at their first call.
-
-        Done before any memory is marked, or that would count as the first candidate's.
-        """
-        if scheme.name in self._warm_schemes:
-            return
-        small = nn.Sequential(nn.Conv2d(3, 64, 8, 8), nn.Flatten(2), nn.Linear(64, 64), nn.LayerNorm(64)).eval()
-        converted = convert(small, scheme, device=self.device.torch_device, heads=())
-        converted.module(torch.randn(1, 3, 64, 64).to(self.device.torch_device, converted.dtype))
-        self._warm_schemes.add(scheme.name)
-        set_living_aside()
-
-    def _place(self, case: Case, reference: Reference) -> tuple[Converted, Call]:
-        """The model of ``case`` on the device, and a request to it."""
-        device = self.device.torch_device
-        converted = convert(reference.source, case.precision, device=device, heads=case.model.heads)
-        images = example_inputs(case.model, case.batch).to(device, converted.dtype)
-        return converted, partial(converted.module, images)
-
-    def _warm_request(self, case: Case, reference: Reference) -> Call:
-        _, request = self._place(case, reference)
-        request()
-        return request
+        operators = profile_operators(workload.request, device.torch_device) if profiled else {}
+        return Measured(record, samples, operators)
 
     def _reference_peak_bytes(self, case: Case, reference: Reference) -> int | None:
         """FP32's peak, for ``memory_reduction``: taken once, alone on the device, whatever the order of the tests."""
         key = (case.model.name, case.batch)
         if key not in self._fp32_peak_bytes:
             self.device.memory.mark()
-            request = self._warm_request(_fp32_of(case), reference)
-            self._fp32_peak_bytes[key] = self.device.memory.measure(request).peak_bytes
+            with self._placed(_fp32_of(case), reference) as fp32:
+                request = fp32.request
+                request()
+                self._fp32_peak_bytes[key] = self.device.memory.measure(request).peak_bytes
         return self._fp32_peak_bytes[key]
 
-    def _answers(self, case: Case, reference: Reference, converted: Converted) -> dict[str, Any]:
-        """The columns that say how well it answers. Raises where an answer cannot be used."""
-        images = reference.images(case.batch).to(self.device.torch_device, converted.dtype)
-        return reference.columns(case, forward(converted.module, images, case.id))
+    def _sample(self, workload: Workload, reference: Reference) -> PairSamples:
+        case, device = workload.case, self.device
+        requests = {_SENTINEL: Request(sentinel(device.torch_device))}
+        if not case.scheme.is_reference:
+            requests[FP32] = reference_request(_fp32_of(case), reference, device, self._alter)
+        requests[case.scheme.name] = workload.request
+        brief = frozenset({_SENTINEL})
+        samples: Mapping[str, Samples] = sample(requests, case.scheme.name, device.clock, self._stop_rule(), brief)
+        partner = None if case.scheme.is_reference else samples[FP32]
+        return PairSamples(device.environment.date_utc, samples[case.scheme.name], partner, samples[_SENTINEL])
 
-    def _time(self, case: Case, reference: Reference, request: Call) -> PairTimes:
-        device, name = self.device, case.precision.name
-        workloads: dict[str, Call] = {_SENTINEL: sentinel(device.torch_device)}
-        if not case.is_reference:
-            workloads[FP32] = self._fp32_request(case, reference)
-        workloads[name] = request
-        sampled = sample(workloads, name, device.clock, self._stop_rule(), brief=frozenset({_SENTINEL}))
-        latency_ms = median(sampled.samples[name].times_ms)
-        return PairTimes(
-            samples=sampled.samples[name],
-            sentinel=sampled.samples[_SENTINEL],
-            speedup=None if case.is_reference else paired_speedup(sampled, FP32, name),
-            throughput_ips=self._throughput_ips(case, request, sampled),
-            device_time_ms=device_time_ms(request, latency_ms) if device.is_accelerator else None,
-        )
-
-    def _fp32_request(self, case: Case, reference: Reference) -> Call:
-        if self.device.is_accelerator:
-            return self._warm_request(_fp32_of(case), reference)
-        return partial(reference.source, example_inputs(case.model, case.batch))  # already where it must be: no copy
-
-    def _throughput_ips(self, case: Case, request: Call, sampled: Sampled) -> float:
-        """Images per second, calls back to back; on a CPU, where a call returns when done, that is what was sampled."""
-        times_ms = sampled.samples[case.precision.name].times_ms
-        if not self.device.is_accelerator:
-            return case.batch * 1e3 / fmean(times_ms)
-        calls = max(1, round(_THROUGHPUT_S * 1e3 / median(times_ms)))
-        return case.batch * 1e3 / self.device.clock.time_ms(request, 1, calls)[0]
-
-    def _identity(self, case: Case, reference: Reference, converted: Converted) -> dict[str, Any]:
-        """The columns that say what this row is of."""
-        model, weights = case.model, weights_kind(case.model, self._options.weights)
-        return {
-            "model": model.name,
-            "category": model.category,
-            "architecture": model.architecture,
-            "parameters": model.parameters or sum(p.numel() for p in reference.source.parameters()),
-            "precision": case.precision.name,
-            "method": converted.method,
-            "device": self.device.environment.device_name,
-            "batch": case.batch,
-            "weights": weights,
-            "model_size_bytes": converted.model_size_bytes,
-            "quantized_layers": converted.coverage.quantized,
-            "eligible_layers": converted.coverage.eligible,
-            "coverage": converted.coverage,
-            "setup": Setup(
-                precision=case.precision.name,
-                batch=case.batch,
-                protocol=self._options.protocol,
-                weights=weights,
-                threads=None if self.device.is_accelerator else self._options.threads,
-                tf32=False,
-            ),
-        }
+    def _figures(self, workload: Workload, samples: PairSamples) -> TimedFigures:
+        """The timed figures: from the samples, and on an accelerator from two further measurements."""
+        times_ms, batch, device = samples.subject.times_ms, workload.case.batch, self.device
+        if not device.is_accelerator:  # a call returns when it is done: what was sampled is back to back already
+            return figures_of(samples, batch * 1e3 / fmean(times_ms), None)
+        latency_ms, request = median(times_ms), workload.request
+        calls = max(1, round(_THROUGHPUT_S * 1e3 / latency_ms))
+        with request.context():
+            throughput_ips = batch * 1e3 / device.clock.time_ms(request.call, 1, calls)[0]
+            return figures_of(samples, throughput_ips, device_time_ms(request.call, latency_ms))
 
 
 def _fp32_of(case: Case) -> Case:
-    return Case(case.model, find_precision(FP32), case.batch)
+    return replace(case, scheme=reference_scheme())

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from torch import Tensor, nn
 
 from pytest_vq.catalog.build import build_source, example_inputs, labelled_images, output_tensor
 from pytest_vq.device.device import first_line, is_device_trouble
 from pytest_vq.errors import OutputError, PrecisionError
-from pytest_vq.precision.fidelity import accuracy, check_output, compare
+from pytest_vq.precision.fidelity import check_output, measure_accuracy, measure_fidelity
+from pytest_vq.schema.figures import Fidelity, present
 from pytest_vq.schema.spec import Case, ModelSpec
 
 # An accelerator's FP32 agrees with the CPU's to about 110 dB; TF32 in its place would reach about 56 dB.
 _MIN_FP32_SQNR_DB = 75.0
-# Two quantizing schemes that answer alike are one scheme under two names.
-_MIN_INT8_OVER_INT4_DB = 3.0
+# Two quantizing precisions that answer alike are one precision under two names.
+_MIN_FINER_DB = 3.0
 
 
 @dataclass(slots=True)
@@ -27,7 +29,7 @@ class Reference:
     source: nn.Module
     labelled: tuple[Tensor, Tensor] | None  # images float32 [n, C, H, W] and labels int64 [n]
     _answers: dict[int, Tensor] = field(default_factory=dict)
-    _sqnr_db: dict[tuple[int, str], float] = field(default_factory=dict)
+    _judged: list[tuple[Case, float]] = field(default_factory=list)  # and their SQNR in dB
 
     @classmethod
     def of(cls, model: ModelSpec, weights: str) -> Reference:
@@ -42,12 +44,13 @@ class Reference:
         """The FP32 model's output on ``images``, computed once, on the CPU whatever the device that is measured."""
         if batch not in self._answers:
             what = f"{self.model.name} at fp32"
-            output = forward(self.source, self.images(batch), what)
+            images = self.images(batch)
+            output = forward(partial(self.source, images), images, what)
             check_output(output, what)
             self._answers[batch] = output
         return self._answers[batch]
 
-    def columns(self, case: Case, output: Tensor) -> dict[str, Any]:
+    def judge(self, case: Case, output: Tensor) -> Fidelity:
         """Fidelity and accuracy of ``output``, what ``case`` answered to ``images``: empty where they mean nothing.
 
         Raises ``OutputError`` for output that cannot be compared, and ``PrecisionError`` where it gives away that the
@@ -55,17 +58,17 @@ class Reference:
         """
         expected = self.answer(case.batch)
         check_output(output, case.id, like=expected)
-        fidelity = compare(expected, output)
-        columns: dict[str, Any] = asdict(fidelity)
-        if case.is_reference:
-            self._check_fp32(case, fidelity.sqnr_db)
-            columns = dict.fromkeys(columns)
+        fidelity = measure_fidelity(expected, output)
+        sqnr_db = present(fidelity.sqnr_db)
+        if case.scheme.is_reference:
+            self._check_fp32(case, sqnr_db)
+            fidelity = Fidelity()
         else:
-            self._check_distinct(case, fidelity.sqnr_db)
+            self._check_distinct(case, sqnr_db)
         if self.labelled is None:  # without trained answers, which output is largest says nothing
-            return columns | {"top1_agreement": None, "accuracy": None, "labelled_images": None}
+            return replace(fidelity, top1_agreement=None)
         labels = self.labelled[1]
-        return columns | {"accuracy": accuracy(output, labels), "labelled_images": len(labels)}
+        return replace(fidelity, accuracy=measure_accuracy(output, labels), labelled_images=len(labels))
 
     def _check_fp32(self, case: Case, sqnr_db: float) -> None:
         if sqnr_db < _MIN_FP32_SQNR_DB:
@@ -75,19 +78,26 @@ class Reference:
             )
 
     def _check_distinct(self, case: Case, sqnr_db: float) -> None:
-        self._sqnr_db[case.batch, case.precision.name] = sqnr_db
-        int8, int4 = (self._sqnr_db.get((case.batch, name)) for name in ("int8", "int4"))
-        if int8 is not None and int4 is not None and int8 - int4 < _MIN_INT8_OVER_INT4_DB:
-            raise PrecisionError(
-                f"{case.model.name}: int8 ({int8:.1f} dB) and int4 ({int4:.1f} dB) answer alike; int8 must be at least "
-                f"{_MIN_INT8_OVER_INT4_DB:.0f} dB closer to FP32. One of them is not the scheme it is called."
-            )
+        alike = (case.batch, case.scheme.execution)
+        self._judged = [(other, db) for other, db in self._judged if other != case] + [(case, sqnr_db)]
+        known = {o.precision.name: (o, db) for o, db in self._judged if (o.batch, o.scheme.execution) == alike}
+        for coarse, coarse_db in known.values():
+            finer = coarse.precision.coarser_than
+            if finer is None or finer not in known:
+                continue
+            fine, fine_db = known[finer]
+            if fine_db - coarse_db < _MIN_FINER_DB:
+                raise PrecisionError(
+                    f"{case.model.name}: {fine.scheme.name} ({fine_db:.1f} dB) and {coarse.scheme.name} "
+                    f"({coarse_db:.1f} dB) answer alike; {fine.scheme.name} must be at least {_MIN_FINER_DB:.0f} dB "
+                    "closer to FP32. One of them is not the scheme it is called."
+                )
 
 
-def forward(module: nn.Module, images: Tensor, what: str) -> Tensor:
-    """The output of ``module``; a forward that raises is the model's fault, and is said to be (``OutputError``)."""
+def forward(call: Callable[[], object], images: Tensor, what: str) -> Tensor:
+    """The output of ``call`` on ``images``; one that raises is the model's fault, and is said to be (OutputError)."""
     try:
-        return output_tensor(module(images))
+        return output_tensor(call())
     except Exception as error:
         if is_device_trouble(error) or isinstance(error, OutputError):
             raise

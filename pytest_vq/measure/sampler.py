@@ -13,7 +13,8 @@ import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from pytest_vq.device.clock import Call, Clock
+from pytest_vq.device.clock import Clock
+from pytest_vq.execution.prepared import Request
 from pytest_vq.measure.interval import median_interval
 from pytest_vq.schema.record import Samples
 
@@ -42,53 +43,44 @@ class StopRule:
         return cls(budget_s=budget_s, fixed=(100, 1000))
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """Times of every workload, and the median of each block: blocks of one index were taken side by side."""
-
-    samples: Mapping[str, Samples]
-    block_medians_ms: Mapping[str, tuple[float, ...]]
-
-
 def sample(
-    workloads: Mapping[str, Call], subject: str, clock: Clock, rule: StopRule, brief: frozenset[str] = frozenset()
-) -> Sampled:
-    """Warm up all ``workloads``, then time them in mirrored rounds until ``subject`` is known well enough.
+    requests: Mapping[str, Request], subject: str, clock: Clock, rule: StopRule, brief: frozenset[str] = frozenset()
+) -> Mapping[str, Samples]:
+    """Warm up all ``requests``, then time them in mirrored rounds until ``subject`` is known well enough.
 
-    Those named in ``brief`` get a few intervals a block, to leave the time to the others.
-    Stops on the width of the subject's interval, never on a comparison: stopping when a difference looks significant
-    would make differences look significant.
+    Each block is taken in its request's own context. Those named in ``brief`` get a few intervals a block, to leave the
+    time to the others. Stops on the width of the subject's interval, never on a comparison: stopping when a difference
+    looks significant would make differences look significant.
     """
     started = clock.now_s()
     with quiet_collector():
-        plans = {name: _warm_up(call, clock, rule, len(workloads)) for name, call in workloads.items()}
+        plans = {name: _warm_up(request, clock, rule, len(requests)) for name, request in requests.items()}
         plans |= {name: replace(plans[name], intervals=_BRIEF) for name in brief}
-        times: dict[str, list[float]] = {name: [] for name in workloads}
-        medians: dict[str, list[float]] = {name: [] for name in workloads}
-        order = list(workloads)
+        blocks: dict[str, list[tuple[float, ...]]] = {name: [] for name in requests}
+        times: list[float] = []  # the subject's
+        order = list(requests)
         reason, look_at = None, 0
         while reason is None:
             round_started = clock.now_s()
             for name in order:
-                plan = plans[name]
+                plan, request = plans[name], requests[name]
                 intervals = plan.intervals
                 if rule.fixed and name == subject:
-                    intervals = min(intervals, rule.fixed[1] - len(times[name]))
-                block = clock.time_ms(workloads[name], intervals, plan.calls_per_interval)
-                times[name] += block
-                medians[name].append(statistics.median(block))
+                    intervals = min(intervals, rule.fixed[1] - len(times))
+                with request.context():
+                    block = clock.time_ms(request.call, intervals, plan.calls_per_interval)
+                blocks[name].append(tuple(block))
+                if name == subject:
+                    times += block
             order.reverse()
             now = clock.now_s()
-            if rule.fixed or len(times[subject]) >= look_at:
-                look_at = math.ceil(len(times[subject]) * _RECHECK)
-                reason = _enough(times[subject], rule)
+            if rule.fixed or len(times) >= look_at:
+                look_at = math.ceil(len(times) * _RECHECK)
+                reason = _enough(times, rule)
             # The next round will take as long as this one: do not start what the budget cannot hold.
             if reason is None and 2 * now - round_started - started > rule.budget_s:
                 reason = "budget"
-    return Sampled(
-        samples={name: Samples(tuple(times[name]), reason, plans[name].warmup_calls) for name in workloads},
-        block_medians_ms={name: tuple(values) for name, values in medians.items()},
-    )
+    return {name: Samples(tuple(blocks[name]), reason, plans[name].warmup_calls) for name in requests}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +90,15 @@ class _Plan:
     warmup_calls: int
 
 
-def _warm_up(call: Call, clock: Clock, rule: StopRule, workloads: int) -> _Plan:
+def _warm_up(request: Request, clock: Clock, rule: StopRule, requests: int) -> _Plan:
     """Call until warm: first the calls and seconds of the rule, then no trend. Returns the plan for its blocks."""
     started = clock.now_s()
-    cap_s = rule.budget_s * rule.warmup_share / workloads
-    times = clock.time_ms(call, 1)
-    while not _is_warm(times, clock.now_s() - started, cap_s, rule):
-        left = rule.fixed[0] - len(times) if rule.fixed else _WINDOW
-        times += clock.time_ms(call, _calls_in(rule.block_ms, times[-1], at_most=min(left, _WINDOW)))
+    cap_s = rule.budget_s * rule.warmup_share / requests
+    with request.context():
+        times = clock.time_ms(request.call, 1)
+        while not _is_warm(times, clock.now_s() - started, cap_s, rule):
+            left = rule.fixed[0] - len(times) if rule.fixed else _WINDOW
+            times += clock.time_ms(request.call, _calls_in(rule.block_ms, times[-1], at_most=min(left, _WINDOW)))
     if rule.fixed:
         return _Plan(_calls_in(rule.block_ms, times[-1]), 1, len(times))
     call_ms = statistics.median(times[-_WINDOW:])

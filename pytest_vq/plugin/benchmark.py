@@ -56,7 +56,8 @@ def replay(benchmark: Any, item: pytest.Item, samples_ms: Sequence[float], recor
 
 def extra_info(record: Record) -> dict[str, Any]:
     """What identifies a row beyond its name, as plain JSON values."""
-    values = {name: getattr(record, name) for name in _EXTRA}
+    cells = record.cells()
+    values = {name: cells[name] for name in _EXTRA}
     return values | {"verdict": str(record.verdict) if record.verdict else None}
 
 
@@ -77,7 +78,7 @@ def write_benchmark_json(
             stats.update(ms / 1e3)
         benchmarks.append(
             {
-                "group": record.model,
+                "group": record.identity.model,
                 "name": node_id.rpartition("::")[2],
                 "fullname": node_id,
                 "params": {"vq_case": record.id},

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_vq.errors import VqError
 from pytest_vq.options import add_options, any_given, read_options
+from pytest_vq.plugin import xdist
 from pytest_vq.plugin.fixtures import gpu_timer, vq_bench, vq_case
 
 __all__ = ["gpu_timer", "pytest_addoption", "pytest_configure", "pytest_generate_tests", "vq_bench", "vq_case"]
@@ -28,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Read the options, and refuse here what can be refused before anything is collected."""
     config.addinivalue_line("markers", "vq(**tolerances): tolerances of a test's gate, relative to the baseline")
     # Under xdist the controller collects nothing: its first word of a pair would come too late to open the results.
-    if any_given(config) or config.getoption("numprocesses", None) or config.getoption("tx", None):
+    if any_given(config) or xdist.will_distribute(config):
         _wake(config)
 
 
@@ -45,16 +46,18 @@ def _wake(config: pytest.Config) -> Any:
     """The hooks of this run, registered at the first call."""
     if config.pluginmanager.has_plugin(_HOOKS):
         return config.pluginmanager.get_plugin(_HOOKS)
-    from pytest_vq.plugin import reporting as hooks
+    from pytest_vq.plugin import collecting, reporting
     from pytest_vq.plugin.session import SESSION, VqSession
 
     try:
         session = config.stash[SESSION] = VqSession(config, read_options(config))
-        hooks.check_usage(session)
+        collecting.check_usage(session)
     except VqError as error:
         raise pytest.UsageError(str(error)) from None
-    if not hooks.is_worker(config):
-        config.pluginmanager.register(hooks.RunHooks(session), "vq-run")
-    tests = hooks.TestHooks(session)
-    config.pluginmanager.register(tests, _HOOKS)
-    return tests
+    if not xdist.is_worker(config):
+        config.pluginmanager.register(reporting.RunHooks(session), "vq-run")
+        config.pluginmanager.register(xdist.ControllerHooks(), "vq-xdist")
+    config.pluginmanager.register(reporting.ReportingHooks(session), "vq-reports")
+    hooks = collecting.CollectingHooks(session)
+    config.pluginmanager.register(hooks, _HOOKS)
+    return hooks

@@ -17,15 +17,15 @@ class Progress:
         self._config = config
         self._started_s: float | None = None
         self._done = 0
-        self.total = 0  # pairs selected; 0 where it is not known (xdist's controller does not collect)
+        self.pairs: dict[str, str] = {}  # selected: node id -> pair; empty in xdist's controller, which collects none
 
     def start(self, nodeid: str) -> None:
         """A test begins."""
-        self._started_s = self._started_s or time.monotonic()
+        if self._started_s is None:
+            self._started_s = time.monotonic()
         terminal = self._terminal()
-        if terminal is not None and self.total and terminal.hasmarkup:
-            pair = nodeid.rpartition("[")[2].rstrip("]")
-            terminal.rewrite(f"{self._count()} measuring {pair}{self._left()}", erase=True)
+        if terminal is not None and terminal.hasmarkup and nodeid in self.pairs:
+            terminal.rewrite(f"{self._count()} measuring {self.pairs[nodeid]}{self._left()}", erase=True)
 
     def finish(self, record: Record) -> None:
         """A pair has its row."""
@@ -56,20 +56,20 @@ class Progress:
         return terminal
 
     def _count(self) -> str:
-        return f"[{self._done}/{self.total}]" if self.total else f"[{self._done}]"
+        return f"[{self._done}/{len(self.pairs)}]" if self.pairs else f"[{self._done}]"
 
     def _left(self) -> str:
-        if not 0 < self._done < self.total or self._started_s is None:
+        if not 0 < self._done < len(self.pairs) or self._started_s is None:
             return ""
-        left_s = (time.monotonic() - self._started_s) / self._done * (self.total - self._done)
+        left_s = (time.monotonic() - self._started_s) / self._done * (len(self.pairs) - self._done)
         return f", about {left_s / 60:.0f} min left" if left_s >= 90 else f", about {left_s:.0f} s left"
 
 
 def summarised(record: Record) -> str:
     """A row in a few words: ``75.1 ms  0.48x  PASS``."""
-    words = [f"{figure(record.latency_ms)} ms"]
-    if record.speedup is not None and record.sqnr_db is not None:
-        words += [f"{record.speedup:.2f}x", f"{record.sqnr_db:.1f} dB"]
+    words = [f"{figure(record.timing.latency_ms)} ms"]
+    if record.timing.speedup is not None and record.fidelity.sqnr_db is not None:
+        words += [f"{record.timing.speedup:.2f}x", f"{record.fidelity.sqnr_db:.1f} dB"]
     if record.verdict is not None:
         words.append(str(record.verdict))
     return "  ".join(words)

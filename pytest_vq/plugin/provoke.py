@@ -7,16 +7,20 @@ What is computed and stored stays the same, so only the metric meant may speak.
 
 from __future__ import annotations
 
-import importlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from statistics import median
-from typing import Any
 
 import pytest
 import torch
-from torch import nn
+
+from pytest_vq.execution.prepared import Alteration, Prepared
+from pytest_vq.plugin.session import ALTERATION
+from pytest_vq.schema.spec import Scheme
+
+Forward = Callable[[torch.Tensor], object]
 
 _SLEEP_CYCLES = 10_000_000
 _sleep: Callable[[int], None] = torch.cuda._sleep  # spins on the device for so many of its cycles
@@ -38,27 +42,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse what cannot be read, and hand the rest on to the fresh processes in which suspects are measured again."""
+    amounts: dict[str, dict[str, float]] = {}
     for name in _PROVOCATIONS:
         text = config.getoption(f"provoke_{name}")
         try:
-            _parse(text)
+            amounts[name] = _parse(text)
         except ValueError:
             raise pytest.UsageError(f"--provoke-{name}: {text!r} is not like int8=0.10,fp16=0.05") from None
         os.environ[_variable(name)] = text
+    config.stash[ALTERATION] = worsened(amounts["slowdown"], amounts["allocation"])
 
 
 def _variable(name: str) -> str:
     return f"VQ_PROVOKE_{name.upper()}"
-
-
-@pytest.fixture(autouse=True, scope="session")
-def provoked(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Every conversion to a named precision comes out worse, for all of this session."""
-    bench: Any = importlib.import_module("pytest_vq.measure.bench")  # where conversions are called from
-    slowdowns, allocations = (_parse(request.config.getoption(f"provoke_{name}")) for name in _PROVOCATIONS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench, "convert", _worsening(bench.convert, slowdowns, allocations))
-        yield
 
 
 def _parse(text: str) -> dict[str, float]:
@@ -66,66 +62,66 @@ def _parse(text: str) -> dict[str, float]:
     return {name.strip(): float(amount) for name, amount in parts}
 
 
-def _worsening(
-    convert: Callable[..., Any], slowdowns: Mapping[str, float], allocations: Mapping[str, float]
-) -> Callable[..., Any]:
-    def worse_convert(source: nn.Module, spec: Any, *, device: torch.device, **others: Any) -> Any:
-        converted = convert(source, spec, device=device, **others)
-        if spec.name in slowdowns:
-            slow = _slow_on_gpu if device.type == "cuda" else _slow_on_cpu
-            slow(converted.module, slowdowns[spec.name])
-        if spec.name in allocations:
-            _hold_more(converted.module, round(allocations[spec.name] * _MIB), device)
-        return converted
+def worsened(slowdowns: Mapping[str, float], allocations: Mapping[str, float]) -> Alteration:
+    """The alteration by which every forward of the precisions named comes out worse."""
 
-    return worse_convert
+    def alter(scheme: Scheme, prepared: Prepared) -> Prepared:
+        name, call = scheme.precision.name, prepared.call
+        if name in allocations:
+            call = _hungrier(call, round(allocations[name] * _MIB))
+        if name in slowdowns:
+            call = _slower(call, slowdowns[name])
+        return replace(prepared, call=call)
 
-
-def _hold_more(module: nn.Module, size_bytes: int, device: torch.device) -> None:
-    held: list[torch.Tensor] = []
-    # Written to, or a CPU would not make it resident.
-    module.register_forward_pre_hook(lambda *_: held.append(torch.ones(size_bytes, dtype=torch.uint8, device=device)))
-    module.register_forward_hook(lambda *_: held.clear())
+    return alter
 
 
-def _slow_on_cpu(module: nn.Module, fraction: float) -> None:
-    started = 0.0
+def _hungrier(call: Forward, size_bytes: int) -> Forward:
+    def run(images: torch.Tensor) -> object:
+        # Written to, or a CPU would not make it resident.
+        held = torch.ones(size_bytes, dtype=torch.uint8, device=images.device)
+        answer = call(images)
+        del held
+        return answer
 
-    def before(*_: object) -> None:
-        nonlocal started
+    return run
+
+
+def _slower(call: Forward, fraction: float) -> Forward:
+    on_gpu = _SlowOnGpu(call, fraction)
+
+    def run(images: torch.Tensor) -> object:
+        if images.is_cuda:
+            return on_gpu(images)
         started = time.perf_counter()
-
-    def after(*_: object) -> None:
+        answer = call(images)
         now = time.perf_counter()
         until = now + fraction * (now - started)
         while time.perf_counter() < until:
             pass
+        return answer
 
-    module.register_forward_pre_hook(before)
-    module.register_forward_hook(after)
+    return run
 
 
-def _slow_on_gpu(module: nn.Module, fraction: float) -> None:
-    cycles_of: dict[tuple[int, ...], int] = {}  # input shape -> the GPU's own cycles to sleep after a forward
-    calibrating = False
+class _SlowOnGpu:
+    """A forward after which the GPU sleeps for a fraction of the forward's own time."""
 
-    def after(_: nn.Module, inputs: tuple[torch.Tensor, ...], __: object) -> None:
-        nonlocal calibrating
-        if calibrating:
-            return
-        shape = tuple(inputs[0].shape)
+    def __init__(self, call: Forward, fraction: float) -> None:
+        self._call = call
+        self._fraction = fraction
+        self._cycles: dict[tuple[int, ...], int] = {}  # input shape -> the GPU's own cycles to sleep after a forward
+
+    def __call__(self, images: torch.Tensor) -> object:
+        shape = tuple(images.shape)
         # A shape is first seen in a warm call, never in a timed or captured one: there it may synchronize.
-        if shape not in cycles_of:
-            calibrating = True
-            try:
-                request_s = _median_s(lambda: module(*inputs))
-            finally:
-                calibrating = False
+        if shape not in self._cycles:
+            request_s = _median_s(lambda: self._call(images))
             sleep_s = _median_s(lambda: _sleep(_SLEEP_CYCLES))
-            cycles_of[shape] = round(fraction * request_s / sleep_s * _SLEEP_CYCLES)
-        _sleep(cycles_of[shape])
-
-    module.register_forward_hook(after)
+            self._cycles[shape] = round(self._fraction * request_s / sleep_s * _SLEEP_CYCLES)
+        answer = self._call(images)
+        _sleep(self._cycles[shape])
+        return answer
 
 
 def _median_s(call: Callable[[], object], calls: int = 30) -> float:

@@ -10,12 +10,12 @@ import pytest
 
 from pytest_vq.errors import ResultsError
 from pytest_vq.files import acquire, lock_of
-from pytest_vq.plugin import benchmark
+from pytest_vq.plugin import benchmark, xdist
 from pytest_vq.plugin.session import VqSession
 from pytest_vq.processes.fresh import run_afresh
-from pytest_vq.schema.outcome import Outcome
+from pytest_vq.schema.outcome import Failure, Outcome
 from pytest_vq.schema.verdict import Status
-from pytest_vq.store.results import Failure, ResultsWriter
+from pytest_vq.store.results import ResultsWriter
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -31,6 +31,7 @@ class Run:
     rows: list[tuple[str, Outcome]] = field(default_factory=list)  # (node id, outcome)
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what the summary must say beside the rows
+    _pairs: dict[str, list[str]] = field(default_factory=dict)  # node id -> the pair's id and model, once it began
     _writer: ResultsWriter | None = None
     _claim: BaseFileLock | None = None
 
@@ -45,25 +46,33 @@ class Run:
         """Measure the same selection in the other fresh processes of ``--vq-runs``."""
         session = self.session
         for number in range(2, session.options.runs + 1):
-            run_afresh(session.config, session.options, session.config.args, session.run_output(number))
+            run_afresh(session.invocation, session.options, session.config.args, session.run_output(number))
 
     def take(self, report: pytest.TestReport) -> Outcome | None:
         """Store what a test's report carries, and return it if it is a row."""
-        if getattr(report, "vq_case", None) is not None:
+        pair: list[str] | None = getattr(report, "vq_case", None)
+        if pair is not None:
+            self._pairs[report.nodeid] = pair
             self.open()  # under xdist this is the first this process hears of a pair: still before it is measured
         text = getattr(report, "vq_outcome", None)
         if text is not None:
             outcome = Outcome.from_json(text)
             self.rows.append((report.nodeid, outcome))
-            self.open().add(outcome.record, outcome.environment, outcome.estimates[1:])
+            self.open().add(outcome)
             return outcome
-        failure = getattr(report, "vq_failure", None)
-        phase: str = report.when
-        if failure is None and phase == "???" and self._writer is not None:  # xdist's word for a dead worker
-            failure = [report.nodeid.rpartition("[")[2].rstrip("]"), "WorkerCrashed", str(report.longrepr)]
+        failure = self._failure_in(report)
         if failure is not None:
-            self.failures.append(Failure(*failure))
-            self.open().fail(*failure)
+            self.failures.append(failure)
+            self.open().fail(failure)
+        return None
+
+    def _failure_in(self, report: pytest.TestReport) -> Failure | None:
+        text = getattr(report, "vq_failure", None)
+        if text is not None:
+            return Failure.from_json(text)
+        if xdist.is_crash(report) and report.nodeid in self._pairs:
+            pair, model = self._pairs[report.nodeid]
+            return Failure(pair, "WorkerCrashed", str(report.longrepr), model)
         return None
 
     def finish(self, exitstatus: int, stopped: bool) -> int:
@@ -77,7 +86,7 @@ class Run:
         self._writer.close(complete=ended and not stopped)
         if self._claim is not None:
             self._claim.release()
-        if self.session.config.pluginmanager.hasplugin("dsession"):  # xdist's controller
+        if xdist.is_controller(self.session.config):
             rows = [(node_id, outcome.record, outcome.samples_ms) for node_id, outcome in self.rows]
             benchmark.write_benchmark_json(self.session.options.output / benchmark.FILE, self.session.config, rows)
         if self.session.options.save:
@@ -93,13 +102,13 @@ class Run:
         devices = {(o.environment.device_slug, o.environment.device_name) for _, o in self.rows}
         for slug, name in sorted(devices):
             taken = [
-                (outcome.record.model, outcome.record.setup, estimates)
+                (outcome.record.identity.model, outcome.record.setup, estimates)
                 for _, outcome in self.rows
                 if outcome.environment.device_slug == slug
                 for estimates in outcome.estimates
             ]
             operators = {
-                (outcome.record.model, outcome.record.setup): outcome.operators
+                (outcome.record.identity.model, outcome.record.setup): outcome.operators
                 for _, outcome in self.rows
                 if outcome.environment.device_slug == slug
             }

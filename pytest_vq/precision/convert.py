@@ -5,52 +5,94 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from pkgutil import resolve_name
 
 import torch
 from torch import Tensor, nn
 
 from pytest_vq.errors import PrecisionError
-from pytest_vq.precision.converted import Converted
-from pytest_vq.precision.precisions import load_handler
+from pytest_vq.precision.converted import Converted, LayerBuilder
+from pytest_vq.precision.layers import Copier, eligible_layers, tied_outside
 from pytest_vq.precision.size import file_bytes, stored_tensors
+from pytest_vq.precision.trial import fault_of_shape
 from pytest_vq.precision.verify import check_source, verify
+from pytest_vq.schema.figures import Coverage
 from pytest_vq.schema.spec import PrecisionSpec
 
-__all__ = ["Converted", "SameBytesGuard", "convert", "fingerprint", "verify"]
-
 _SAMPLE = 1024  # elements of each tensor's head and tail that go into its digest
+_SHORT_NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 
-def convert(source: nn.Module, spec: PrecisionSpec, *, device: torch.device, heads: Sequence[str]) -> Converted:
+def convert(
+    source: nn.Module, spec: PrecisionSpec, *, device: torch.device, rest: torch.dtype, heads: Sequence[str]
+) -> Converted:
     """A copy of ``source`` at ``spec`` on ``device``, verified, in eval mode and without gradients.
 
     Args:
         source: an FP32 model on the CPU; it is not changed.
-        spec: the scheme.
+        spec: the precision.
         device: where the copy is put.
+        rest: the type of what a quantizing precision leaves unquantized, as the device computes it best.
         heads: dotted names of the modules (with all below them) whose linear layers stay unquantized.
 
     Raises:
-        PrecisionError: the source is not an FP32 model on the CPU, or the result is not what the scheme's name says.
+        PrecisionError: the source is not an FP32 model on the CPU, or the result is not what the precision's name says.
     """
     check_source(source)
     with torch.no_grad():
-        converted = load_handler(spec)(source, device=device, heads=heads)
+        if spec.layer is None:
+            converted = _cast(source, Copier(device, getattr(torch, spec.dtype or "float32")), heads)
+        else:
+            converted = _replace_layers(source, spec, Copier(device, rest), heads)
         converted.module.eval().requires_grad_(requires_grad=False)
         verify(converted, spec)
         tensors = stored_tensors(converted.module)
         return dataclasses.replace(converted, model_size_bytes=file_bytes(tensors), fingerprint=_digest(tensors))
 
 
-def fingerprint(module: nn.Module) -> str:
-    """A digest of ``module``'s stored state: each tensor's name, type, shape, and first and last few KiB.
+def _cast(source: nn.Module, copier: Copier, heads: Sequence[str]) -> Converted:
+    """Every floating-point parameter and buffer in the copier's type; nothing is quantized."""
+    coverage = Coverage(eligible=len(eligible_layers(source, heads)), quantized=0)
+    return Converted(copier.model(source), str(copier.dtype), copier.dtype, coverage)
 
-    Cheap enough for every conversion. Like the size, it is only meaningful before the first forward.
-    """
-    return _digest(stored_tensors(module))
+
+def _replace_layers(source: nn.Module, spec: PrecisionSpec, copier: Copier, heads: Sequence[str]) -> Converted:
+    """The copy of ``source`` with every layer quantized that can be; the others are named with their reason."""
+    builder: LayerBuilder = resolve_name(str(spec.layer))
+    layers = eligible_layers(source, heads)
+    left = dict.fromkeys(tied_outside(source, layers), "its weight is shared with a module that is not quantized")
+    replacements: dict[nn.Module, nn.Module] = {}
+    for name, layer in layers.items():
+        if name in left:
+            continue
+        built = _fault(builder, layer, spec, copier) or builder(layer, copier)
+        if isinstance(built, str):
+            left[name] = built
+        else:
+            replacements[layer] = built
+    module = copier.model(source, replacements)
+    _disable_fused_encoder(module)
+    coverage = Coverage(eligible=len(layers), quantized=len(replacements), left=left)
+    method = f"{spec.method or spec.name}, {_SHORT_NAMES.get(copier.dtype, str(copier.dtype))} rest"
+    return Converted(module, method, copier.dtype, coverage)
+
+
+def _fault(builder: LayerBuilder, layer: nn.Linear, spec: PrecisionSpec, copier: Copier) -> str:
+    if spec.min_layer_sqnr_db is None:
+        return ""
+    shape = layer.in_features, layer.out_features
+    return fault_of_shape(builder, shape, copier.device, copier.dtype, spec.min_layer_sqnr_db)
+
+
+def _disable_fused_encoder(module: nn.Module) -> None:
+    # torch's fused encoder layer reads linear1.weight and linear2.weight itself; this turns that path off.
+    for layer in module.modules():
+        if isinstance(layer, nn.TransformerEncoderLayer):
+            layer.activation_relu_or_gelu = 0
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
+    """Each tensor's name, type, shape, and first and last few KiB: cheap enough for every conversion."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -61,7 +103,7 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 
 
 class SameBytesGuard:
-    """Notices two schemes of one model that store the same bytes, and so are one scheme under two names."""
+    """Notices two precisions of one model that store the same bytes, and so are one precision under two names."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], str] = {}  # model, fingerprint -> precision
@@ -76,5 +118,5 @@ class SameBytesGuard:
         if other != precision:
             raise PrecisionError(
                 f"{model_name}: {precision} stores the same bytes as {other}, so one of them was never applied: "
-                "convert each from the FP32 model, and look at what the handler replaced"
+                "convert each from the FP32 model, and look at what the layer builder replaced"
             )

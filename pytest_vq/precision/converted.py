@@ -1,20 +1,28 @@
-"""What a handler gives back."""
+"""What conversion works with: the unit that a precision supplies, and the model that comes out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import nn
 
-from pytest_vq.schema.record import Coverage
+from pytest_vq.precision.layers import Copier
+from pytest_vq.schema.figures import Coverage
+
+# A linear layer (FP32, on the CPU, not to be changed) -> its replacement on ``copier.device``, whose biases and other
+# unquantized parts have ``copier.dtype``; or a text: why this layer stays as it is. Where the precision has a check,
+# the replacement is a subclass of ``nn.Linear`` whose ``weight`` stores integers: that is what is looked for.
+LayerBuilder = Callable[[nn.Linear, Copier], nn.Module | str]
+
+# A layer of a converted model that stores integers -> what is wrong with it; empty where it is what it should be.
+LayerCheck = Callable[[nn.Module], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A model at a precision. The last two fields are filled in by ``convert``, not by handlers."""
+    """A model at a precision."""
 
     module: nn.Module
     method: str  # what really runs: "bitsandbytes LLM.int8, fp16 rest"
@@ -24,11 +32,3 @@ class Converted:
     # NF4 weights there (other bytes, and no nested statistics).
     model_size_bytes: int = 0  # serialized, quantization state included
     fingerprint: str = ""
-
-
-class Handler(Protocol):
-    """Converts a model; ``source`` is FP32 on the CPU, is used again, and must not be changed."""
-
-    def __call__(self, source: nn.Module, *, device: torch.device, heads: Sequence[str]) -> Converted:
-        """``source`` at this handler's precision on ``device``, linear layers in ``heads`` left unquantized."""
-        ...

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 
 import torch
 from torch import Tensor
 
 from pytest_vq.errors import OutputError
+from pytest_vq.schema.figures import Fidelity
 
 # What an exact match is reported as, and the most there is: infinity is not JSON, and no figure would look like "not
 # measured". It is above the 150 dB or so that separate float32 from exact arithmetic, so it can only mean "equal".
 MAX_SQNR_DB = 200.0
 # A randomly initialised network can end in outputs of 1e-41, which FP16 turns into zeros that then agree perfectly.
 MIN_STD = 1e-4
-
-
-@dataclass(frozen=True, slots=True)
-class Fidelity:
-    """A candidate's output against the reference's, same weights and inputs."""
-
-    cosine: float  # mean over the rows, -1 ... 1
-    sqnr_db: float  # signal to quantization noise, at most MAX_SQNR_DB
-    max_abs_error: float  # in the output's own unit
-    top1_agreement: float | None  # fraction of rows with the same largest feature; None where there is one feature only
 
 
 def check_output(output: object, what: str, like: Tensor | None = None) -> None:
@@ -69,10 +60,11 @@ def _check_spread(rows: Tensor, what: str) -> None:
         )
 
 
-def compare(reference: Tensor, candidate: Tensor) -> Fidelity:
+def measure_fidelity(reference: Tensor, candidate: Tensor) -> Fidelity:
     """The fidelity of ``candidate`` to ``reference``, both [n, ...] of any type and device; features are flattened.
 
-    SQNR is 10 log10(sum of squares of the reference / sum of squares of the difference).
+    SQNR is 10 log10(sum of squares of the reference / sum of squares of the difference). Accuracy is left empty: it
+    takes labels.
 
     Raises:
         OutputError: shapes differ, or a value is not finite.
@@ -85,13 +77,24 @@ def compare(reference: Tensor, candidate: Tensor) -> Fidelity:
     noise = other - signal
     return Fidelity(
         cosine=_cosine(signal, other),
-        sqnr_db=_sqnr_db(float(signal.square().sum()), float(noise.square().sum())),
+        sqnr_db=ratio_db(float(signal.square().sum()), float(noise.square().sum())),
         max_abs_error=float(noise.abs().max()),
         top1_agreement=_agreement(signal, other) if signal.shape[1] > 1 else None,
     )
 
 
-def accuracy(logits: Tensor, labels: Tensor) -> float:
+def ratio_db(signal: float, noise: float) -> float:
+    """``signal`` over ``noise``, two powers, in dB; within +-200, and the least for noise that is not finite."""
+    if not math.isfinite(noise):
+        return -MAX_SQNR_DB
+    if noise == 0:
+        return MAX_SQNR_DB
+    if signal == 0:
+        return -MAX_SQNR_DB
+    return min(max(10 * math.log10(signal / noise), -MAX_SQNR_DB), MAX_SQNR_DB)
+
+
+def measure_accuracy(logits: Tensor, labels: Tensor) -> float:
     """The fraction of rows of ``logits`` [n, classes] whose largest is that of ``labels`` [n].
 
     Raises:
@@ -119,15 +122,6 @@ def _cosine(signal: Tensor, other: Tensor) -> float:
     # A vector of zeros has no direction: equal to another of zeros, unlike anything else.
     cosines = torch.where(norms == 0, (signal == other).all(dim=1).double(), cosines)
     return float(cosines.mean().clamp(-1.0, 1.0))
-
-
-def _sqnr_db(signal: float, noise: float) -> float:
-    if noise == 0:
-        return MAX_SQNR_DB
-    if signal == 0:
-        return -MAX_SQNR_DB
-    ratio_db = 10 * float(torch.log10(torch.tensor(signal / noise, dtype=torch.float64)))
-    return min(max(ratio_db, -MAX_SQNR_DB), MAX_SQNR_DB)
 
 
 def _agreement(signal: Tensor, other: Tensor) -> float:

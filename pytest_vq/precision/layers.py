@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,21 +48,38 @@ def tied_outside(model: nn.Module, layers: Mapping[str, nn.Linear]) -> set[str]:
     return {name for name, layer in layers.items() if id(layer.weight) in others}
 
 
+def _frozen(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)
+
+
 class Copier:
     """Copies tensors to a device and a type, each once, so that what is shared in the source is shared in the copy."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device = device
-        self.dtype = dtype
+        self.dtype = dtype  # of everything floating that is not quantized
         self._memo: dict[int, object] = {}
+        self._made: dict[tuple[int, object], Any] = {}
 
-    def parameter(self, tensor: Tensor) -> nn.Parameter:
-        """The copy of a parameter: frozen, without gradient."""
+    def parameter(self, tensor: Tensor, dtype: torch.dtype | None = None) -> nn.Parameter:
+        """The copy of a parameter, frozen: of ``dtype`` where a layer's arithmetic asks for a type of its own."""
+        if dtype not in (None, self.dtype):
+            own: nn.Parameter = self.once(
+                tensor, lambda t: _frozen(t.detach().to(self.device, dtype, copy=True)), dtype
+            )
+            return own
         if id(tensor) not in self._memo:
-            self._memo[id(tensor)] = nn.Parameter(self._cast(tensor), requires_grad=False)
+            self._memo[id(tensor)] = _frozen(self._cast(tensor))
         found = self._memo[id(tensor)]
         assert isinstance(found, nn.Parameter)
         return found
+
+    def once(self, tensor: Tensor, make: Callable[[Tensor], Any], kind: object = "quantized") -> Any:
+        """What ``make`` makes of ``tensor``, made once for each ``kind`` however many layers share the tensor."""
+        key = (id(tensor), kind)
+        if key not in self._made:
+            self._made[key] = make(tensor)
+        return self._made[key]
 
     def _cast(self, tensor: Tensor) -> Tensor:
         dtype = self.dtype if tensor.is_floating_point() else tensor.dtype

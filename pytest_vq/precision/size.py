@@ -28,20 +28,12 @@ _NAMES: Mapping[torch.dtype, str] = {
 _RANK = {dtype: rank for rank, dtype in enumerate(_NAMES)}
 
 
-def serialized_bytes(module: nn.Module) -> int:
-    """Bytes of the safetensors file of ``module``'s state: weights, buffers and quantization state, shared ones once.
-
-    Take it before the first forward: on some CPUs bitsandbytes repacks NF4 weights there, and asking for their state
-    afterwards packs them back (``Converted.model_size_bytes`` was taken in time).
-
-    Raises:
-        KeyError: a tensor of a type that safetensors files do not have.
-    """
-    return file_bytes(stored_tensors(module))
-
-
 def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors of ``module``'s state by name; of those that share memory exactly, the first."""
+    """The tensors of ``module``'s state (weights, buffers, quantization state) by name; of shared ones, the first.
+
+    Take them before the first forward: on some CPUs bitsandbytes repacks NF4 weights there, and asking for their state
+    afterwards packs them back (``Converted.model_size_bytes`` was taken in time).
+    """
     tensors = {}
     seen = set()
     for name, value in module.state_dict().items():
@@ -56,7 +48,11 @@ def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def file_bytes(tensors: Mapping[str, Tensor]) -> int:
-    """Bytes of a safetensors file: 8 for the header's length, the header in JSON padded to 8, then the data."""
+    """Bytes of a safetensors file: 8 for the header's length, the header in JSON padded to 8, then the data.
+
+    Raises:
+        KeyError: a tensor of a type that safetensors files do not have.
+    """
     header = {}
     end = 0
     for name, tensor in sorted(tensors.items(), key=lambda item: (-_RANK[item[1].dtype], item[0])):

@@ -1,19 +1,16 @@
-"""Does a converted model hold what its precision's name says? Looked up in the model, not in the handler's report."""
+"""Does a converted model hold what its precision's name says? Looked up in the model, not in what built it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from pkgutil import resolve_name
 
 import torch
 from torch import Tensor, nn
 
 from pytest_vq.errors import PrecisionError
-from pytest_vq.precision.converted import Converted
-from pytest_vq.schema.spec import FP32, PrecisionSpec
-
-_FLOATING = {FP32: torch.float32, "fp16": torch.float16}
-_NF4_BLOCK = 64  # weights that share one scale
+from pytest_vq.precision.converted import Converted, LayerCheck
+from pytest_vq.schema.spec import PrecisionSpec
 
 
 def check_source(source: nn.Module) -> None:
@@ -40,31 +37,31 @@ def check_source(source: nn.Module) -> None:
 
 
 def verify(converted: Converted, spec: PrecisionSpec) -> None:
-    """Check a handler's result against its scheme's name, layer by layer.
+    """Check a converted model against its precision's name, layer by layer.
 
-    A scheme that is not built in is checked for what holds of every one: it quantized something and says so correctly
-    (or names its type as its method, and holds nothing else), and left nothing on another device.
+    A precision without a check of its own is checked for what holds of every one: it quantized something and says so
+    correctly, and left nothing on another device.
 
     Raises:
         PrecisionError: naming the layer and what was found in it.
     """
     quantized = {name: module for name, module in converted.module.named_modules() if _holds_integers(module)}
     _check_places(converted.module, spec)
-    if spec.name not in _STORED and (spec.name in _FLOATING or converted.method == str(converted.dtype)):
+    if spec.layer is None:
         _check_floating(converted, spec, quantized)
         return
     _check_coverage(converted, spec)
-    check = _STORED.get(spec.name)
-    if check is None:
+    if spec.check is None:
         return
+    check: LayerCheck = resolve_name(spec.check)
     for name, module in quantized.items():
         found = check(module)
         if found:
             raise PrecisionError(f"{spec.name}: the layer {name} is not what it should be: {found}")
     if len(quantized) != converted.coverage.quantized:
         raise PrecisionError(
-            f"{spec.name}: the handler reports {converted.coverage.quantized} quantized layers, the model holds "
-            f"{len(quantized)}"
+            f"{spec.name}: {converted.coverage.quantized} layers were replaced, but the model holds {len(quantized)} "
+            "quantized ones"
         )
     _check_rest(converted, spec, quantized)
 
@@ -86,11 +83,11 @@ def _check_places(module: nn.Module, spec: PrecisionSpec) -> None:
 
 
 def _check_floating(converted: Converted, spec: PrecisionSpec, quantized: Mapping[str, nn.Module]) -> None:
-    expected = _FLOATING.get(spec.name, converted.dtype)
+    expected = getattr(torch, str(spec.dtype))
     if quantized or converted.coverage.quantized:
         raise PrecisionError(f"{spec.name} quantizes nothing, but {next(iter(quantized), 'a layer')} is quantized")
     if converted.dtype is not expected:
-        raise PrecisionError(f"{spec.name} must be fed {expected}, but the handler says {converted.dtype}")
+        raise PrecisionError(f"{spec.name} must be fed {expected}, not {converted.dtype}")
     _check_rest(converted, spec, {})
 
 
@@ -115,7 +112,7 @@ def _check_coverage(converted: Converted, spec: PrecisionSpec) -> None:
 
 
 def _check_rest(converted: Converted, spec: PrecisionSpec, quantized: Mapping[str, nn.Module]) -> None:
-    inside = {id(parameter) for module in quantized.values() for parameter in module.parameters(recurse=False)}
+    inside = {id(tensor) for module in quantized.values() for _, tensor in _tensors(module)}
     for name, tensor in _tensors(converted.module):
         if id(tensor) in inside or not tensor.is_floating_point():
             continue
@@ -125,38 +122,3 @@ def _check_rest(converted: Converted, spec: PrecisionSpec, quantized: Mapping[st
         bias = getattr(module, "bias", None)
         if bias is not None and bias.dtype not in (torch.float16, torch.bfloat16):
             raise PrecisionError(f"{spec.name}: the bias of {layer} is {bias.dtype}, not half precision")
-
-
-def _int8_fault(module: Any) -> str:
-    weight, shape = module.weight, (module.out_features, module.in_features)
-    state = getattr(module, "state", None)
-    # The first call moves the scales from the parameter to the layer's state.
-    scales = getattr(weight, "SCB", None)
-    scales = getattr(state, "SCB", None) if scales is None else scales
-    if weight.dtype is not torch.int8 or tuple(weight.shape) != shape:
-        return f"its weight is {weight.dtype} {tuple(weight.shape)}, expected int8 {shape}"
-    if scales is None or scales.dtype is not torch.float32 or tuple(scales.shape) != shape[:1]:
-        return "its weight has no scale for every row"
-    if not bool(torch.isfinite(scales).all()):
-        return "its scales are not finite: the FP32 weights do not fit into FP16"
-    if state is None or state.has_fp16_weights or state.threshold <= 0:
-        return "it keeps FP16 weights, or its outlier threshold is off"
-    return ""
-
-
-def _nf4_fault(module: Any) -> str:
-    weight, shape = module.weight, (module.out_features, module.in_features)
-    state = getattr(weight, "quant_state", None)
-    packed = (shape[0] * shape[1] + 1) // 2
-    if weight.dtype is not torch.uint8 or weight.numel() != packed:
-        return f"its weight is {weight.dtype} with {weight.numel()} elements, expected uint8 with {packed}"
-    if state is None or state.quant_type != "nf4" or tuple(state.shape) != shape or state.blocksize != _NF4_BLOCK:
-        return "its quantization state is not NF4 of its shape"
-    if not state.nested:
-        return "its scales are not quantized themselves"
-    if not bool(torch.isfinite(state.offset)):
-        return "its scales are not finite: the FP32 weights do not fit into half precision"
-    return ""
-
-
-_STORED: Mapping[str, Callable[[nn.Module], str]] = {"int8": _int8_fault, "int4": _nf4_fault}

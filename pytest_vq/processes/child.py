@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_vq.errors import MeasurementError
@@ -12,26 +13,29 @@ from pytest_vq.store.results import Results, read_results
 _TAIL_LINES = 15
 
 
-def run_child(
-    command: Sequence[str],
-    *,
-    who: str,
-    cwd: Path,
-    output: Path,
-    environment: Mapping[str, str] | None = None,
-    accepted: Collection[int] = (0,),
-) -> Results:
-    """The results that ``command`` leaves in ``output``; what it prints is kept there in ``pytest.log``.
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One pytest to run: who it is in messages, its command, and where it runs and leaves its results."""
 
-    Raises ``MeasurementError`` naming ``who``, with the end of that output, on any exit code but those accepted.
+    who: str
+    command: Sequence[str]
+    cwd: Path
+    output: Path
+    environment: Mapping[str, str] | None = None  # this process's where it is None
+
+
+def run_child(child: Child, accepted: Collection[int] = (0,)) -> Results:
+    """The results that ``child`` leaves; what it prints is kept beside them in ``pytest.log``.
+
+    Raises ``MeasurementError`` naming it, with the end of what it printed, on any exit code but those accepted.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    log = output / "pytest.log"
+    child.output.mkdir(parents=True, exist_ok=True)
+    log = child.output / "pytest.log"
     with log.open("wb") as file:
         run = subprocess.run(
-            command,
-            cwd=cwd,
-            env=environment,
+            child.command,
+            cwd=child.cwd,
+            env=child.environment,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -39,5 +43,5 @@ def run_child(
         )
     if run.returncode not in accepted:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
-        raise MeasurementError(f"{who} ended with exit code {run.returncode}; {log} ends with:\n{tail}")
-    return read_results(output)
+        raise MeasurementError(f"{child.who} ended with exit code {run.returncode}; {log} ends with:\n{tail}")
+    return read_results(child.output)

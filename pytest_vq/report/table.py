@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pytest_vq.precision.precisions import all_precisions
 from pytest_vq.report.text import plain_table
 from pytest_vq.schema.record import Record
+from pytest_vq.schema.spec import EAGER
 from pytest_vq.schema.verdict import Status
 from pytest_vq.wording import figure
 
@@ -27,41 +28,46 @@ def records_table(records: Sequence[Record]) -> str:
     """``records`` as a plain text table, a line a pair, each model named once."""
     has_verdicts = any(record.verdict is not None for record in records)
     headers = (*_HEADERS, "verdict") if has_verdicts else _HEADERS
-    rows, previous = [], None
-    for record in sorted(records, key=lambda r: (_first_seen(records, r), r.batch, _precision_order(r))):
+    rows: list[list[str]] = []
+    previous = None
+    for record in sorted(records, key=lambda r: (_first_seen(records, r), r.setup.batch, _scheme_order(r))):
         cells = _cells(record)
-        cells[0] = "" if record.model == previous else record.model
+        model = record.identity.model
+        cells[0] = "" if model == previous else model
         rows.append([*cells, str(record.verdict or "")] if has_verdicts else cells)
-        previous = record.model
+        previous = model
     return plain_table(rows, headers, _ALIGN[: len(headers)])
 
 
 def _first_seen(records: Sequence[Record], record: Record) -> int:
     # Groups a model's rows even where a random order or several workers mixed them up.
-    return next(i for i, other in enumerate(records) if other.model == record.model)
+    return next(i for i, other in enumerate(records) if other.identity.model == record.identity.model)
 
 
-def _precision_order(record: Record) -> int:
+def _scheme_order(record: Record) -> tuple[int, bool, str]:
     names = list(all_precisions())
-    return names.index(record.precision) if record.precision in names else len(names)
+    precision, execution = record.setup.precision, record.setup.execution
+    return names.index(precision) if precision in names else len(names), execution != EAGER, execution
 
 
 def _cells(record: Record) -> list[str]:
-    precision = record.precision if record.batch == 1 else f"{record.precision} batch {record.batch}"
-    is_reference = record.speedup is None or record.sqnr_db is None
-    fidelity = "" if record.sqnr_db is None else f"{record.sqnr_db:.1f} dB"
-    if record.accuracy is not None:
-        fidelity = f"{record.accuracy:.1%} right" + (f", {fidelity}" if fidelity else "")
+    setup, timing, memory, fidelity = record.setup, record.timing, record.memory, record.fidelity
+    scheme = setup.scheme if setup.batch == 1 else f"{setup.scheme} batch {setup.batch}"
+    is_reference = timing.speedup is None or fidelity.sqnr_db is None
+    likeness = "" if fidelity.sqnr_db is None else f"{fidelity.sqnr_db:.1f} dB"
+    if fidelity.accuracy is not None:
+        likeness = f"{fidelity.accuracy:.1%} right" + (f", {likeness}" if likeness else "")
+    saved = "" if is_reference or memory.memory_reduction is None else f"{memory.memory_reduction:.1%}"
     return [
-        record.model,
-        precision + (" (launch-bound)" if record.launch_bound else ""),
-        figure(record.latency_ms),
-        _interval(record.latency_low_ms, record.latency_high_ms, figure),
-        "" if is_reference else f"{record.speedup:.2f}x",
-        "" if is_reference else _interval(record.speedup_low, record.speedup_high, "{:.2f}".format),
-        "" if record.peak_memory_bytes is None else f"{record.peak_memory_bytes / _MIB:.1f}",
-        "" if is_reference or record.memory_reduction is None else f"{record.memory_reduction:.1%}",
-        fidelity,
+        record.identity.model,
+        scheme + (" (launch-bound)" if timing.launch_bound else ""),
+        figure(timing.latency_ms),
+        _interval(timing.latency_low_ms, timing.latency_high_ms, figure),
+        "" if is_reference else f"{timing.speedup:.2f}x",
+        "" if is_reference else _interval(timing.speedup_low, timing.speedup_high, "{:.2f}".format),
+        "" if memory.peak_memory_bytes is None else f"{memory.peak_memory_bytes / _MIB:.1f}",
+        saved,
+        likeness,
     ]
 
 

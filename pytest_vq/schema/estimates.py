@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from pytest_vq.schema.record import Environment, Record, Setup
 
@@ -36,9 +36,29 @@ class Estimates:
     @classmethod
     def of(cls, record: Record, environment: Environment) -> Estimates:
         """The estimates in ``record``, stamped with the process that took them."""
-        taken = {f.name: getattr(record, f.name) for f in fields(cls) if f.name in Record.__dataclass_fields__}
-        stamp = {f.name: getattr(environment, f.name) for f in fields(cls) if f.name not in taken}
-        return cls(**taken, **stamp)
+        timing, memory, fidelity = record.timing, record.memory, record.fidelity
+        return cls(
+            latency_ms=timing.latency_ms,
+            latency_low_ms=timing.latency_low_ms,
+            latency_high_ms=timing.latency_high_ms,
+            latency_q10_ms=timing.latency_q10_ms,
+            samples=timing.samples,
+            sentinel_ms=timing.sentinel_ms,
+            device_time_ms=timing.device_time_ms,
+            speedup=timing.speedup,
+            speedup_low=timing.speedup_low,
+            speedup_high=timing.speedup_high,
+            resting_memory_bytes=memory.resting_memory_bytes,
+            peak_memory_bytes=memory.peak_memory_bytes,
+            model_size_bytes=memory.model_size_bytes,
+            sqnr_db=fidelity.sqnr_db,
+            cosine=fidelity.cosine,
+            accuracy=fidelity.accuracy,
+            device_uuid=environment.device_uuid,
+            versions=environment.versions,
+            commit=environment.commit,
+            date_utc=environment.date_utc,
+        )
 
 
 @dataclass(frozen=True, slots=True)

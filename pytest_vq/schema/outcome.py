@@ -1,4 +1,4 @@
-"""What one test of a pair hands on."""
+"""What one test of a pair hands on, and what travels on a test's report between processes: one line of JSON."""
 
 from __future__ import annotations
 
@@ -6,25 +6,53 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pytest_vq.schema.estimates import Estimates, Operator
-from pytest_vq.schema.record import Environment, Record
+from pytest_vq.schema.record import Environment, PairSamples, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A pair that could not be measured: its id and model, the error's class, and its message."""
+
+    id: str
+    error: str
+    message: str
+    model: str | None = None  # results from before this was stored hold none
+
+    def to_json(self) -> str:
+        """As one line of text."""
+        return _encoded(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Failure:
+        """The failure in ``text``."""
+        import msgspec
+
+        return msgspec.json.decode(text, type=cls)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one test of a pair hands on: to the controller's files, to the summary, to the baselines."""
+    """What one test of a pair hands on: to the controller's files, to the summary, to the baselines.
+
+    ``samples`` are those of the processes that this outcome was measured in, in the order of ``estimates``; further
+    processes of ``--vq-runs`` keep their own beside their results.
+    """
 
     record: Record
     environment: Environment
     estimates: tuple[Estimates, ...]  # one per process that measured this pair
-    samples_ms: tuple[float, ...]
+    samples: tuple[PairSamples, ...]
     operators: Mapping[str, Operator] = field(default_factory=dict)  # for a baseline, where one is recorded
     explanation: tuple[str, ...] = ()  # of a FAIL: what changed inside
 
-    def to_json(self) -> str:
-        """As one line of text, which is all that travels on a report between processes."""
-        import msgspec
+    @property
+    def samples_ms(self) -> tuple[float, ...]:
+        """The pair's own times in the process that its record is of, in milliseconds."""
+        return self.samples[0].subject.times_ms
 
-        return msgspec.json.encode(self).decode()
+    def to_json(self) -> str:
+        """As one line of text."""
+        return _encoded(self)
 
     @classmethod
     def from_json(cls, text: str) -> Outcome:
@@ -32,3 +60,9 @@ class Outcome:
         import msgspec
 
         return msgspec.json.decode(text, type=cls)
+
+
+def _encoded(value: object) -> str:
+    import msgspec
+
+    return msgspec.json.encode(value).decode()

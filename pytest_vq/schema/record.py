@@ -1,4 +1,4 @@
-"""What was measured and what was decided. Frozen values and the JSON schema they are stored in.
+"""What was measured, in sections, and the flat row of ``results.csv`` and ``study.json`` that it becomes.
 
 Every field that is a quantity names its unit. ``None`` means "not measured": it is written as an empty cell, never as a
 made-up value.
@@ -6,23 +6,44 @@ made-up value.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from itertools import chain
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
+from pytest_vq.schema.figures import Coverage, Fidelity, Identity, MemoryFigures, Preparation, TimedFigures
+from pytest_vq.schema.spec import EAGER, FP32, CaseId, scheme_name
 from pytest_vq.schema.verdict import Status
-
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Times of one workload, in milliseconds per call, in the order they were taken."""
+    """Times of one workload, in milliseconds per call, in the order they were taken: block by block."""
 
-    times_ms: tuple[float, ...]
+    blocks_ms: tuple[tuple[float, ...], ...]
     stop_reason: str  # interval, budget, protocol
     warmup_calls: int
+
+    @property
+    def times_ms(self) -> tuple[float, ...]:
+        """All of them, whatever their block."""
+        return tuple(chain.from_iterable(self.blocks_ms))
+
+    @property
+    def block_medians_ms(self) -> tuple[float, ...]:
+        """The median of each block; blocks of one index were taken side by side with other workloads' of that index."""
+        return tuple(median(block) for block in self.blocks_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class PairSamples:
+    """Every time that one process took for one pair; ``date_utc`` is when that process began to measure."""
+
+    date_utc: str
+    subject: Samples
+    reference: Samples | None  # FP32 in the same process; None for FP32 itself
+    sentinel: Samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +59,6 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Coverage:
-    """What a scheme really did to a model's linear layers."""
-
-    eligible: int  # linear layers outside the head
-    quantized: int  # of those, the ones the scheme holds now
-    left: Mapping[str, str] = field(default_factory=dict)  # eligible layer left alone -> why
-
-
-@dataclass(frozen=True, slots=True)
 class Setup:
     """What must be equal for two figures of one model on one device to be comparable: a baseline entry's key."""
 
@@ -56,6 +68,17 @@ class Setup:
     weights: str
     threads: int | None  # intra-op threads on the CPU; None on an accelerator
     tf32: bool
+    execution: str = EAGER  # baselines and results from before there were others hold none
+
+    @property
+    def scheme(self) -> str:
+        """``int8``, or ``int8+compile``."""
+        return scheme_name(self.precision, self.execution)
+
+    @property
+    def is_reference(self) -> bool:
+        """True for eager FP32."""
+        return self.scheme == FP32
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,87 +97,120 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One measured pair: a row of ``results.csv`` (fields in column order) and of ``study.json``."""
+    """One measured pair: a row of ``results.csv`` and of ``study.json``.
 
-    model: str
-    category: str
-    architecture: str
-    parameters: int
-    precision: str
-    method: str
-    device: str
-    batch: int
-    weights: str
-    latency_ms: float
-    latency_low_ms: float | None
-    latency_high_ms: float | None
-    latency_q10_ms: float | None  # the steadier estimate that gates use on a shared machine
-    latency_p95_ms: float | None
-    latency_p99_ms: float | None
-    latency_cv: float | None
-    device_time_ms: float | None
-    throughput_ips: float | None
-    samples: int
-    stop_reason: str
-    launch_bound: bool | None
-    speedup: float | None
-    speedup_low: float | None
-    speedup_high: float | None
-    sentinel_ms: float | None  # the fixed reference workload interleaved with this pair (its 25 % quantile)
-    resting_memory_bytes: int | None
-    peak_memory_bytes: int | None
-    activation_memory_bytes: int | None
-    reserved_memory_bytes: int | None
-    device_memory_bytes: int | None  # NVML's figure for the whole device
-    model_size_bytes: int
-    memory_reduction: float | None
-    quantized_layers: int
-    eligible_layers: int
-    cosine: float | None
-    sqnr_db: float | None
-    max_abs_error: float | None
-    top1_agreement: float | None
-    accuracy: float | None
-    labelled_images: int | None
-    setup: Setup
+    The name of a column is an attribute too, whatever its section: ``record.latency_ms``.
+    """
+
+    identity: Identity
+    timing: TimedFigures
+    memory: MemoryFigures
     coverage: Coverage
+    fidelity: Fidelity
+    setup: Setup
+    preparation: Preparation = field(default_factory=Preparation)
     disturbance: str | None = None  # why times taken here cannot be trusted: throttling, a busy neighbour
     telemetry: Mapping[str, Any] = field(default_factory=dict)  # clocks, throttle counters, load: before and after
     verdict: Status | None = None
     reason: str = ""
 
     @property
-    def id(self) -> str:
-        """The pair's id, as in the test's name."""
-        suffix = "" if self.batch == 1 else f"-b{self.batch}"
-        return f"{self.model}-{self.precision}{suffix}"
+    def case_id(self) -> CaseId:
+        """What identifies the pair."""
+        return CaseId(self.identity.model, self.setup.scheme, self.setup.batch)
 
-    def to_json(self) -> str:
-        """This record as one line of JSON."""
-        text: bytes = _encoder()(self)
-        return text.decode()
+    @property
+    def id(self) -> str:
+        """That as text, as in the test's name."""
+        return str(self.case_id)
+
+    def cells(self) -> dict[str, Any]:
+        """The row of the table: column -> value, ``None`` where nothing was measured."""
+        return {
+            **asdict(self.identity),
+            **asdict(self.timing),
+            **asdict(self.memory),
+            "quantized_layers": self.coverage.quantized,
+            "eligible_layers": self.coverage.eligible,
+            **asdict(self.fidelity),
+            "disturbance": self.disturbance,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            **asdict(self.preparation),
+        }
+
+    def to_row(self) -> dict[str, Any]:
+        """The row as ``study.json`` has it: the table's cells, and the nested evidence beside them."""
+        evidence = {"setup": asdict(self.setup), "coverage": asdict(self.coverage), "telemetry": dict(self.telemetry)}
+        return self.cells() | evidence
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Record:
-        """The record in ``text``. Raises ``msgspec.ValidationError`` on a missing field or a wrong type."""
-        import msgspec
+    def from_row(cls, row: Mapping[str, Any]) -> Record:
+        """The record in a row of ``study.json``. Raises ``msgspec.ValidationError`` on what is missing or mistyped."""
+        from msgspec import convert
 
-        return msgspec.json.decode(text, type=cls)
+        evidence = convert(row, _Evidence)
+        return cls(
+            identity=convert(row, Identity),
+            timing=convert(row, TimedFigures),
+            memory=convert(row, MemoryFigures),
+            coverage=evidence.coverage,
+            fidelity=convert(row, Fidelity),
+            setup=evidence.setup,
+            preparation=convert(row, Preparation),
+            disturbance=evidence.disturbance,
+            telemetry=evidence.telemetry,
+            verdict=evidence.verdict,
+            reason=evidence.reason,
+        )
+
+    if not TYPE_CHECKING:  # for users' tests; within this package the section is named, and checked
+
+        def __getattr__(self, name):
+            """The figure in the column ``name``."""
+            if name not in _SECTION_OF:
+                raise AttributeError(f"a record has no {name!r}; its columns are {', '.join(COLUMNS)}")
+            section, attribute = _SECTION_OF[name]
+            return getattr(getattr(self, section), attribute)
 
 
-# Nested evidence stays out of the flat table; study.json has it.
-NESTED_FIELDS = frozenset({"setup", "coverage", "telemetry"})
-COLUMNS = tuple(f.name for f in fields(Record) if f.name not in NESTED_FIELDS)
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """The parts of a row that are no section of figures."""
+
+    setup: Setup
+    coverage: Coverage
+    disturbance: str | None = None
+    telemetry: Mapping[str, Any] = field(default_factory=dict)
+    verdict: Status | None = None
+    reason: str = ""
 
 
-@functools.cache
-def _encoder() -> Any:
-    import msgspec
-
-    return msgspec.json.Encoder().encode
+def _names(section: type[Any]) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(section))
 
 
-def flat_row(record: Record) -> dict[str, Any]:
-    """``record`` as one row of the table: column -> value, ``None`` where nothing was measured."""
-    row = asdict(record)
-    return {column: row[column] for column in COLUMNS}
+# In this order since the first version: new columns come last.
+COLUMNS = (
+    *_names(Identity),
+    *_names(TimedFigures),
+    *_names(MemoryFigures),
+    "quantized_layers",
+    "eligible_layers",
+    *_names(Fidelity),
+    "disturbance",
+    "verdict",
+    "reason",
+    *_names(Preparation),
+)
+_SECTION_OF = {"quantized_layers": ("coverage", "quantized"), "eligible_layers": ("coverage", "eligible")} | {
+    name: (section, name)
+    for section, kind in (
+        ("identity", Identity),
+        ("timing", TimedFigures),
+        ("memory", MemoryFigures),
+        ("fidelity", Fidelity),
+        ("preparation", Preparation),
+    )
+    for name in _names(kind)
+}

@@ -1,4 +1,4 @@
-"""What is measured: models, precisions, and the pairs of them. Frozen values; importing this module loads no torch."""
+"""What is measured: models, schemes, and the pairs of them. Frozen values; importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 FP32 = "fp32"  # the reference of every comparison: speedup, memory reduction, fidelity
+EAGER = "eager"  # how a model runs where no execution is named
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,31 +39,89 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class PrecisionSpec:
-    """One precision scheme. ``handler`` is the dotted path ``module:function`` that converts a model to it."""
+    """One precision: either everything is cast to ``dtype``, or linear layers are replaced by what ``layer`` builds.
+
+    ``layer`` and ``check`` are dotted paths, ``module:function``, so that naming a precision loads no library. Their
+    types are ``LayerBuilder`` and ``LayerCheck`` (see ``precision.converted``).
+    """
 
     name: str
-    handler: str
     min_sqnr_db: float | None  # fidelity's default lower bound against FP32; None for FP32 itself
+    dtype: str | None = None  # torch's name of the type that holds everything, for a precision that replaces nothing
+    method: str = ""  # of one that replaces layers: what runs in them
+    layer: str | None = None
+    check: str | None = None  # what tells a stored layer of this precision from any other
+    min_layer_sqnr_db: float | None = None  # what one layer of Gaussian weights must reach; None: it is not tried
+    coarser_than: str | None = None  # the precision that must answer clearly closer to FP32 than this one
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionSpec:
+    """One way to run a converted model. ``prepare`` is the dotted path of its function (see ``execution.prepared``)."""
+
+    name: str
+    prepare: str
+
+
+def scheme_name(precision: str, execution: str) -> str:
+    """``int8`` for eager execution, ``int8+compile`` for any other."""
+    return precision if execution == EAGER else f"{precision}+{execution}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """A precision and the way its model is run: what users select, ``int8`` or ``int8+compile``."""
+
+    precision: PrecisionSpec
+    execution: ExecutionSpec
+
+    @property
+    def name(self) -> str:
+        """What options, test ids and tables call it."""
+        return scheme_name(self.precision.name, self.execution.name)
+
+    @property
+    def is_reference(self) -> bool:
+        """True for eager FP32, which every other scheme of the model is compared with."""
+        return self.name == FP32
+
+
+@dataclass(frozen=True, slots=True)
+class CaseId:
+    """What identifies a pair in ids, files and tables. Made from values, and never read back out of a text."""
+
+    model: str
+    scheme: str
+    batch: int
+
+    def __str__(self) -> str:
+        """The test id: ``deit-tiny-patch16-224-int8``, with ``-b8`` for a batch other than 1."""
+        suffix = "" if self.batch == 1 else f"-b{self.batch}"
+        return f"{self.model}-{self.scheme}{suffix}"
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One pair to measure: a model at a precision, with the number of images in a request."""
+    """One pair to measure: a model under a scheme, with the number of images in a request."""
 
     model: ModelSpec
-    precision: PrecisionSpec
+    scheme: Scheme
     batch: int = 1
 
     @property
-    def id(self) -> str:
-        """The test id: ``deit-tiny-patch16-224-int8``, with ``-b8`` for a batch other than 1."""
-        suffix = "" if self.batch == 1 else f"-b{self.batch}"
-        return f"{self.model.name}-{self.precision.name}{suffix}"
+    def case_id(self) -> CaseId:
+        """What identifies it."""
+        return CaseId(self.model.name, self.scheme.name, self.batch)
 
     @property
-    def is_reference(self) -> bool:
-        """True for FP32, which every other precision of the model is compared with."""
-        return self.precision.name == FP32
+    def id(self) -> str:
+        """That as text: the test id."""
+        return str(self.case_id)
+
+    @property
+    def precision(self) -> PrecisionSpec:
+        """The scheme's precision."""
+        return self.scheme.precision
 
     @property
     def min_sqnr_db(self) -> float | None:

@@ -16,8 +16,10 @@ from urllib.parse import quote, unquote
 
 from pytest_vq.errors import BaselineError
 from pytest_vq.schema.estimates import Entry, Estimates
-from pytest_vq.schema.record import SCHEMA_VERSION, Setup
+from pytest_vq.schema.record import Setup
+from pytest_vq.store.reading import NoSchemaError, NotJsonError, read_versioned
 
+SCHEMA_VERSION = 2  # 1 had no execution in its setups: all were eager
 _SLUG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _SUFFIX = ".json"
 _POSITIVE = ("samples", "model_size_bytes")
@@ -82,18 +84,14 @@ def decode(data: bytes, path: Path) -> BaselineFile:
 
     restore = f"restore it from git (git checkout -- {path}), or delete it and record anew with --vq-save"
     try:
-        raw = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BaselineError(f"{path} is not JSON ({error}): truncated, or an unfinished merge? {restore}") from error
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool):
-        raise BaselineError(f"{path} is not a baseline file: it has no schema_version; {restore}")
-    if version > SCHEMA_VERSION:
-        raise BaselineError(
-            f"{path} has schema version {version}, this pytest-vq reads up to {SCHEMA_VERSION}: upgrade pytest-vq"
-        )
+        raw, _ = read_versioned(data, str(path), SCHEMA_VERSION, BaselineError)
+    except NotJsonError as error:
+        raise BaselineError(f"{error}: truncated, or an unfinished merge? {restore}") from error
+    except NoSchemaError as error:
+        raise BaselineError(f"{path} is not a baseline file: {error}; {restore}") from error
     try:
-        stored = msgspec.convert(raw, BaselineFile)
+        # What is written next is of this version, whatever this was: version 1 only lacks the setup's execution.
+        stored = msgspec.convert(raw | {"schema_version": SCHEMA_VERSION}, BaselineFile)
         _check(stored)
     except (msgspec.ValidationError, BaselineError) as error:
         raise BaselineError(f"{path} is not a valid baseline file ({error}); {restore}") from error
@@ -106,9 +104,9 @@ def _check(stored: BaselineFile) -> None:
         raise BaselineError(f"two entries of {stored.model} have the same setup")
     for entry in stored.entries:
         if not entry.processes or not entry.anchor.estimates:
-            raise BaselineError(f"an entry of {stored.model} at {entry.setup.precision} has no process or no anchor")
+            raise BaselineError(f"an entry of {stored.model} at {entry.setup.scheme} has no process or no anchor")
         for estimates in (*entry.anchor.estimates, *entry.processes):
-            _check_figures(estimates, f"{stored.model} at {entry.setup.precision}")
+            _check_figures(estimates, f"{stored.model} at {entry.setup.scheme}")
 
 
 def _check_figures(estimates: Estimates, whose: str) -> None:
@@ -141,6 +139,6 @@ def _text(line: Any, value: Any) -> str:
     return encoded.decode()
 
 
-def _order(setup: Setup) -> tuple[str, int, str, str, int, bool]:
+def _order(setup: Setup) -> tuple[str, str, int, str, str, int, bool]:
     threads = -1 if setup.threads is None else setup.threads
-    return (setup.precision, setup.batch, setup.protocol, setup.weights, threads, setup.tf32)
+    return (setup.precision, setup.execution, setup.batch, setup.protocol, setup.weights, threads, setup.tf32)

@@ -1,14 +1,11 @@
-"""What a run leaves in its output directory: ``results.csv``, a row a pair, and ``study.json`` with all the evidence.
+"""``results.csv``, ``study.json`` and ``samples.jsonl``: a run's results, whole after every pair.
 
-Both are valid files after every pair, so that a killed run keeps what it measured: the table grows by whole lines, the
-study is replaced atomically.
+A killed run keeps all it had finished: rows of the table and samples are appended by whole lines, the study is replaced
+atomically.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,19 +16,15 @@ from typing import Any
 from pytest_vq.errors import ResultsError
 from pytest_vq.files import append_line, replace_file
 from pytest_vq.schema.estimates import Estimates
-from pytest_vq.schema.record import COLUMNS, SCHEMA_VERSION, Environment, Record, flat_row
+from pytest_vq.schema.outcome import Failure, Outcome
+from pytest_vq.schema.record import Environment, Record
+from pytest_vq.store.csv_table import head_line, record_line
+from pytest_vq.store.reading import NoSchemaError, NotJsonError, read_versioned
+from pytest_vq.store.samples import SAMPLES, SamplesLine, append_samples, encode_samples, read_samples
 
+SCHEMA_VERSION = 2  # 1 had no execution in its rows and no model in its failures
 TABLE = "results.csv"
 STUDY = "study.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A pair that could not be measured: its id, the error's class, and its message."""
-
-    id: str
-    error: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,52 +61,70 @@ class ResultsWriter:
     fills up: the rows before that stay intact.
     """
 
-    def __init__(self, directory: Path, options: Mapping[str, Any]) -> None:
+    def __init__(self, directory: Path, options: Mapping[str, Any], earlier: Results | None = None) -> None:
         self.directory = directory
         self._options = _json(options)
-        self._started = _now()
-        self._environments: list[Environment] = []
+        self._started = earlier.started_utc if earlier else _now()
+        self._environments: list[Environment] = list(earlier.environments) if earlier else []
+        self._failures: list[Failure] = list(earlier.failures) if earlier else []
         self._rows: list[str] = []
-        self._failures: list[Failure] = []
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            replace_file(directory / TABLE, _csv_line(COLUMNS))
-            self._write_study(complete=False)
-        except OSError as error:
-            raise self._error(error) from error
+        for row in earlier.rows if earlier else ():
+            self._rows.append(_study_row(row.record, self._environments.index(row.environment), row.estimates))
+        self._write_all(earlier.records if earlier else ())
 
-    def add(self, record: Record, environment: Environment, others: Sequence[Estimates] = ()) -> None:
-        """Append a measured pair and the process it was measured in. Raises ResultsError when it cannot be stored.
+    @classmethod
+    def reopen(cls, directory: Path) -> ResultsWriter:
+        """The writer of an earlier run's ``directory``, to go on where that run ended, with its options.
 
-        ``others`` are the estimates of further processes that measured the same pair.
+        The study is what counts: a row of the table or samples of a pair that it lacks are from a process that was
+        killed between two writes, and go. Raises ResultsError where there are no results to go on with.
         """
-        known = self._environments
+        earlier = read_results(directory)
+        return cls(directory, earlier.options, earlier)
+
+    def add(self, outcome: Outcome) -> None:
+        """Append a measured pair. Raises ResultsError when it cannot be stored."""
+        record, environment, known = outcome.record, outcome.environment, self._environments
         source = known.index(environment) if environment in known else len(known)
-        row = _study_row(record, source, (Estimates.of(record, environment), *others))
-        if source == len(known):
-            known.append(environment)
+        row = _study_row(record, source, outcome.estimates)
+        is_new = source == len(known)
+        known += [environment] if is_new else []
         self._rows.append(row)
-        table = self.directory / TABLE
+        # The study, replaced whole, is written last: what it has is in the other files too.
+        ends = {path: path.stat().st_size for path in (self.directory / TABLE, self.directory / SAMPLES)}
         try:
-            size = table.stat().st_size
             try:
-                append_line(table, _csv_line([_cell(value) for value in flat_row(record).values()]))
+                append_samples(self.directory, _lines_of(outcome))
+                append_line(self.directory / TABLE, record_line(record))
                 self._write_study(complete=False)
             except OSError:
-                os.truncate(table, size)  # no half a line, and no row that the study lacks
+                for path, size in ends.items():
+                    os.truncate(path, size)  # no half a line, and no row that the study lacks
                 raise
         except OSError as error:
             self._rows.pop()
+            del known[len(known) - is_new :]
             raise self._error(error) from error
 
-    def fail(self, id: str, error: str, message: str) -> None:  # noqa: A002 - the field's name
-        """Note that the pair ``id`` could not be measured: the error's class and message."""
-        self._failures.append(Failure(id, error, message))
+    def fail(self, failure: Failure) -> None:
+        """Note that a pair could not be measured."""
+        self._failures.append(failure)
         self._save(complete=False)
 
     def close(self, complete: bool = True) -> None:
         """Write the last state; ``complete`` says that the run was not interrupted."""
         self._save(complete)
+
+    def _write_all(self, records: Sequence[Record]) -> None:
+        known = {record.case_id for record in records}
+        samples = [line for line in read_samples(self.directory) if line.case_id in known] if known else []
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            replace_file(self.directory / TABLE, b"".join([head_line(), *map(record_line, records)]))
+            replace_file(self.directory / SAMPLES, encode_samples(samples))
+            self._write_study(complete=False)
+        except OSError as error:
+            raise self._error(error) from error
 
     def _save(self, complete: bool) -> None:
         try:
@@ -152,18 +163,14 @@ def read_results(path: Path) -> Results:
 
     file = path / STUDY if path.is_dir() else path
     try:
-        raw = msgspec.json.decode(file.read_bytes())
+        raw, _ = read_versioned(file.read_bytes(), str(file), SCHEMA_VERSION, ResultsError)
     except OSError as error:
         hint = f"give a run's output directory (--vq-output) or its {STUDY}"
         raise ResultsError(f"cannot read results from {file}: {error.strerror or error}: {hint}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ResultsError(f"{file} is not JSON ({error}): truncated, or not a {STUDY}?") from error
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool):
-        raise ResultsError(f"{file} is not a {STUDY} of pytest-vq: it has no schema_version")
-    if version > SCHEMA_VERSION:
-        message = f"{file} has schema version {version}, this pytest-vq reads up to {SCHEMA_VERSION}"
-        raise ResultsError(f"{message}: upgrade pytest-vq")
+    except NotJsonError as error:
+        raise ResultsError(f"{error}: truncated, or not a {STUDY}?") from error
+    except NoSchemaError as error:
+        raise ResultsError(f"{file} is not a {STUDY} of pytest-vq: {error}") from error
     try:
         study = msgspec.convert(raw, _Study)
         rows = tuple(_row(stored, study.environments) for stored in study.records)
@@ -181,7 +188,7 @@ def _row(stored: Mapping[str, Any], environments: Sequence[Environment]) -> Row:
     if not 0 <= source < len(environments):
         raise msgspec.ValidationError(f"it does not hold environment {source}: was it edited by hand?")
     estimates = msgspec.convert(stored.get("estimates"), tuple[Estimates, ...])
-    return Row(msgspec.convert(stored, Record), environments[source], estimates)
+    return Row(Record.from_row(stored), environments[source], estimates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +207,18 @@ class _Study:
 def _study_row(record: Record, source: int, estimates: Sequence[Estimates]) -> str:
     import msgspec
 
-    row = _json({**asdict(record), "environment": source, "estimates": [asdict(e) for e in estimates]})
+    row = _json({**record.to_row(), "environment": source, "estimates": [asdict(e) for e in estimates]})
     try:
-        msgspec.json.decode(row, type=Record)
+        Record.from_row(msgspec.json.decode(row))
     except msgspec.ValidationError as error:  # e.g. a latency that is not finite: JSON has no such number
         raise ResultsError(f"the record of {record.id} cannot be stored: {error}") from error
     return row
+
+
+def _lines_of(outcome: Outcome) -> list[SamplesLine]:
+    """The samples of every process that ``outcome`` was measured in."""
+    pair = outcome.record.case_id
+    return [SamplesLine(pair.model, pair.scheme, pair.batch, samples) for samples in outcome.samples]
 
 
 def _json(value: Any) -> str:
@@ -216,21 +229,6 @@ def _json(value: Any) -> str:
 
 def _listed(rows: list[str]) -> str:
     return "[\n" + ",\n".join(rows) + "\n]" if rows else "[]"
-
-
-def _cell(value: Any) -> Any:
-    """As the study has it: no figure, no cell; booleans in JSON's spelling; floats (by ``csv``) to the last digit."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return ""
-    return value
-
-
-def _csv_line(cells: Any) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode()
 
 
 def _now() -> str:

@@ -12,15 +12,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
 
-from pytest_vq.device import device_time
 from pytest_vq.device.clock import EventClock
 from pytest_vq.device.device import Device, guarded, open_device
+from pytest_vq.device.device_time import device_time_ms
 from pytest_vq.device.environment import fingerprint, slug
 from pytest_vq.device.lock import device_lock
 from pytest_vq.device.memory import AcceleratorMemory
@@ -53,25 +54,27 @@ def own_locks_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     torch.cuda.empty_cache()
 
 
+SPIN_CYCLES, SHORTEST_SPIN_MS = 20_000_000, 6.6  # on any clock up to 3 GHz
+
+
+def spin() -> None:
+    """Keep the device, but not the host, busy for some milliseconds. torch has no public way to."""
+    torch.cuda._sleep(SPIN_CYCLES)
+
+
 class TestEvents:
-    CYCLES = 20_000_000  # at least 6.6 ms on any clock up to 3 GHz
-
-    def spin(self) -> None:
-        torch.cuda._sleep(self.CYCLES)
-
     def test_they_time_what_the_device_does_not_what_the_host_waits_for(self) -> None:
         clock = EventClock(CUDA)
-        clock.time_ms(self.spin, 2)
-        started = time.perf_counter()
-        self.spin()
-        launched_ms = (time.perf_counter() - started) * 1e3
+        clock.time_ms(spin, 2)
+        for _ in range(100):  # two thirds of a second of work for the device
+            spin()
+        assert not torch.cuda.current_stream(CUDA).query()  # the host is long back
         torch.cuda.synchronize()
         started = time.perf_counter()
-        times = clock.time_ms(self.spin, 5)
+        times = clock.time_ms(spin, 5)
         elapsed_ms = (time.perf_counter() - started) * 1e3
         assert len(times) == 5
-        assert min(times) > 6.6
-        assert launched_ms < min(times) / 2  # the host is long back
+        assert min(times) > SHORTEST_SPIN_MS
         assert sum(times) <= elapsed_ms * 1.01  # and each interval was waited for
 
     def test_an_interval_of_several_calls_is_shared_among_them(self) -> None:
@@ -80,12 +83,12 @@ class TestEvents:
 
         def call() -> None:
             calls.append(1)
-            self.spin()
+            spin()
 
         alone, together = clock.time_ms(call, 3), clock.time_ms(call, 3, 4)
         assert len(calls) == 3 + 12
         assert len(together) == 3
-        assert min(together) > 6.6
+        assert min(together) > SHORTEST_SPIN_MS
         assert min(together) < 2 * max(alone)
 
     def test_launches_count_as_a_caller_waits_for_them(self) -> None:
@@ -98,6 +101,34 @@ class TestEvents:
         assert min(EventClock(CUDA).time_ms(call, 3)) >= 4.9
 
 
+def event_time_ms(call: Callable[[], object]) -> float:
+    call()
+    return median(EventClock(CUDA).time_ms(call, 9))
+
+
+@pytest.fixture
+def profiled(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What was given to the profiler: nothing where the host's launches could be hidden."""
+    given: list[object] = []
+    profile = torch.profiler.profile
+
+    def noted(**how: object) -> object:
+        given.append(how)
+        return profile(**how)
+
+    monkeypatch.setattr(torch.profiler, "profile", noted)
+    return given
+
+
+@pytest.fixture(scope="module")
+def profiler_sees_kernels() -> None:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        torch.zeros(1, device=CUDA).add_(1)
+        torch.cuda.synchronize()
+    if not sum(event.self_device_time_total for event in profiler.key_averages()):
+        pytest.skip("the profiler sees no kernels here: it needs CUPTI, and the right to use it")
+
+
 class TestDeviceTime:
     def test_of_a_call_that_waits_for_its_host(self) -> None:
         tiny = torch.zeros(1, device=CUDA)
@@ -106,42 +137,49 @@ class TestDeviceTime:
             time.sleep(0.005)
             tiny.add_(1)
 
-        call()
-        latency_ms = min(EventClock(CUDA).time_ms(call, 5))
-        found = device_time.device_time_ms(call, latency_ms)
+        latency_ms = event_time_ms(call)
+        found = device_time_ms(call, latency_ms)
         assert found is not None
         assert 0 < found < 1 < latency_ms
 
     def test_of_a_call_that_keeps_the_device_busy(self) -> None:
-        left, right = (torch.randn(4096, 4096, device=CUDA) for _ in range(2))
-
-        def call() -> torch.Tensor:
-            return left @ right
-
-        call()
-        latency_ms = sorted(EventClock(CUDA).time_ms(call, 9))[4]
-        found = device_time.device_time_ms(call, latency_ms)
+        latency_ms = event_time_ms(spin)
+        found = device_time_ms(spin, latency_ms)
         assert found is not None
-        assert 0.5 * latency_ms < found < 1.3 * latency_ms
+        assert SHORTEST_SPIN_MS < found < 1.3 * latency_ms
 
+    def waiting(self) -> Callable[[], float]:
+        """A call that waits for the device itself, as LLM.int8 does, looking for outliers."""
+        square = torch.randn(2048, 2048, device=CUDA)
+        return lambda: float((square @ square).sum())
+
+    def test_a_call_that_waits_for_the_device_itself_cannot_be_hidden(self, profiled: list[object]) -> None:
+        call = self.waiting()
+        device_time_ms(call, event_time_ms(call))
+        assert len(profiled) == 1
+
+    @pytest.mark.usefixtures("profiler_sees_kernels")
     def test_of_a_call_that_waits_for_the_device_itself(self) -> None:
+        call = self.waiting()
+        latency_ms = event_time_ms(call)
+        found = device_time_ms(call, latency_ms)
+        assert found is not None
+        assert 0 < found < 3 * latency_ms
+
+    def test_a_call_too_long_to_hide_is_not_spun_for(
+        self, profiled: list[object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         square = torch.randn(2048, 2048, device=CUDA)
+        monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: pytest.fail(f"spun for {cycles} cycles"))
+        device_time_ms(lambda: square @ square, latency_ms=60_000.0)
+        assert len(profiled) == 1
 
-        def call() -> float:
-            return float((square @ square).sum())  # as LLM.int8 does, looking for outliers
-
-        call()
-        assert device_time._blocked_queue_ms(call, 0.02) is None
-        latency_ms = sorted(EventClock(CUDA).time_ms(call, 9))[4]
-        found = device_time.device_time_ms(call, latency_ms)
-        assert found is None or 0 < found < 3 * latency_ms  # None: no profiler here
-
-    def test_a_call_too_long_to_hide_is_not_spun_for(self) -> None:
+    @pytest.mark.usefixtures("profiler_sees_kernels")
+    def test_of_a_call_too_long_to_hide(self) -> None:
         square = torch.randn(2048, 2048, device=CUDA)
-        started = time.perf_counter()
-        found = device_time.device_time_ms(lambda: square @ square, latency_ms=60_000.0)
-        assert time.perf_counter() - started < 60
-        assert found is None or found > 0
+        found = device_time_ms(lambda: square @ square, latency_ms=60_000.0)
+        assert found is not None
+        assert found > 0
 
 
 class TestMemory:
@@ -230,11 +268,20 @@ class TestTelemetry:
         assert after.keys() >= expected - unsupported
         assert "device_memory_bytes" not in unsupported
         assert after["device_memory_bytes"] - before["device_memory_bytes"] >= 1000 * MIB
-        if "sm_clock_mhz" not in unsupported:
-            assert 100 < after["sm_clock_mhz"] < 5000
         assert str(os.getpid()) not in after["neighbours"]
-        reason = telemetry.disturbance(before, after)
-        assert reason is None or "GPU" in reason
+
+    def test_clocks_are_in_mhz(self, gpu: Device) -> None:
+        state = gpu.telemetry.read()
+        if "sm_clock_mhz" not in state:
+            pytest.skip(f"this GPU does not tell its clock: {state['unsupported']}")
+        assert 100 < state["sm_clock_mhz"] < 5000
+
+    def test_readings_of_the_real_driver_can_be_judged(self, gpu: Device) -> None:
+        # What another process does on the same GPU must not decide this test: it is taken out of the readings.
+        calm = {**gpu.telemetry.read(), "throttle_reasons": 0, "neighbours": {}}
+        assert gpu.telemetry.disturbance(calm, calm) is None
+        reason = gpu.telemetry.disturbance(calm, {**calm, "throttle_reasons": 0x40, "temperature_c": 88})
+        assert reason == "the GPU was throttled (hardware thermal) at 88 °C"
 
 
 class TestErrors:
@@ -370,11 +417,16 @@ class TestRuns:
             assert (row["sqnr_db"] == "") == (precision == "fp32")
             if precision in {"fp32", "fp16"}:  # int8 waits for the device inside: profiled, or not told at all
                 assert float(row["device_time_ms"]) > 0
-            if row["device_time_ms"]:
-                bound = float(row["latency_ms"]) > 1.1 * float(row["device_time_ms"])
-                assert row["launch_bound"] == str(bound).lower()
-            else:
-                assert row["launch_bound"] == ""
+            device_ms = float(row["device_time_ms"] or "nan")
+            bound = str(float(row["latency_ms"]) > 1.1 * device_ms).lower()
+            assert row["launch_bound"] == (bound if row["device_time_ms"] else "")
+            assert row["execution"] == "eager"
+        assert [row["method"] for row in found.values()] == [
+            "torch.float32",
+            "torch.float16",
+            "bitsandbytes LLM.int8, fp16 rest",
+            "bitsandbytes NF4, fp16 rest",
+        ]
         for record in study(project)["records"]:
             assert record["setup"]["threads"] is None
             assert record["setup"]["tf32"] is False
@@ -463,14 +515,16 @@ class TestRuns:
                 square = torch.randn(2048, 2048, device="cuda")
                 timing = gpu_timer(torch.mm, square, square)
                 assert timing.latency_low_ms <= timing.latency_ms <= timing.latency_high_ms
-                assert 0 < timing.latency_ms < 1000
-                assert len(timing.samples_ms) >= 6
-                assert timing.stop_reason in {"interval", "budget"}
+                assert timing.latency_ms > 0
+                assert len(timing.samples_ms) == 1000
+                assert timing.stop_reason == "protocol"
                 # The product, and the workspace of cuBLAS: no more than tens of MiB.
                 assert 16 * 2**20 <= timing.peak_memory_bytes < 256 * 2**20
             """
         )
-        run(project, "test_my_op.py").assert_outcomes(passed=1)
+        # A protocol of counts: how many samples an interval needs depends on the machine.
+        result = run(project, "--vq-protocol=study", "--vq-budget=200", "test_my_op.py")
+        result.assert_outcomes(passed=1)
 
     def test_it_waits_for_whoever_measures_on_the_device(self, project, gpu: Device) -> None:
         command = [sys.executable, "-m", "pytest", "--gpu", "--vq-precisions=fp32", "--vq-gate=off"]

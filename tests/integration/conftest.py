@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
+from textwrap import dedent
 
 # pytester forgets the modules that a run in this process imported, and torch cannot be imported twice: import here,
 # once, whatever a run imports.
@@ -12,11 +13,13 @@ import bitsandbytes  # noqa: F401
 import pytest
 from transformers import ViTForImageClassification  # noqa: F401
 
+import pytest_vq.execution.eager
 import pytest_vq.gate.decide
 import pytest_vq.measure.bench
 import pytest_vq.plugin.reporting
 import pytest_vq.precision.bnb
-import pytest_vq.precision.floating  # noqa: F401
+import pytest_vq.precision.bnb_check
+import pytest_vq.processes.fresh  # noqa: F401
 from pytest_vq.catalog.models import isolated
 
 CONFTEST = """
@@ -36,16 +39,62 @@ CONFTEST = """
             self.head = nn.Linear(256, 10)
 
         def forward(self, images):
-            burden = Path("burden_ms")  # a test writes it to make this model slower
-            if burden.exists() and images.dtype == torch.bfloat16:  # int8 and int4, not the FP32 beside
-                time.sleep(float(burden.read_text()) / 1e3)
+            spend(images)
             return self.head(self.body(images))
+
+
+    def spend(images):
+        pass  # beside its arithmetic a forward costs nothing where time is real
 
 
     @pytest_vq.register_model("my-net", input_shape=(3, 16, 16), head="head")
     def build():
         torch.manual_seed(0)
         return Net()
+"""
+
+# A machine on which everything takes the time that it is said to take, in every process, whatever else the real one
+# does: what the gate finds is then the same every time.
+STEADY = """
+
+    import pytest
+
+    from pytest_vq.device.clock import HostClock
+    from pytest_vq.device.telemetry import HostTelemetry
+
+    now_ms = 0.0
+
+
+    def spend(images):
+        global now_ms
+        burden = Path("burden_ms")  # a test writes it to make this model slower
+        quantized = images.dtype == torch.bfloat16
+        now_ms += 30.0 if quantized else 20.0
+        if burden.exists() and quantized:  # int8 and int4, not the FP32 beside
+            now_ms += float(burden.read_text())
+
+
+    def time_ms(self, call, intervals, calls_per_interval=1):
+        global now_ms
+        times = []
+        for _ in range(intervals):
+            started = now_ms
+            for _ in range(calls_per_interval):
+                before = now_ms
+                call()
+                if now_ms == before:  # the sentinel, which is no model of ours
+                    now_ms += 10.0
+            times.append((now_ms - started) / calls_per_interval)
+        return times
+
+
+    @pytest.fixture(autouse=True, scope="session")
+    def steady():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(HostClock, "time_ms", time_ms)
+            patch.setattr(HostClock, "now_s", lambda self: now_ms / 1e3)
+            patch.setattr(HostTelemetry, "disturbance", lambda self, before, after: None)
+            yield
 """
 
 TEST = """
@@ -62,11 +111,21 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Itera
     locks = pytester.mkdir("locks")
     monkeypatch.setenv("TMPDIR", str(locks))
     monkeypatch.setattr(tempfile, "tempdir", str(locks))
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # of the run that this test is part of
     pytester.makeini("[pytest]\naddopts = -p no:randomly\nvq_budget = 0.3\n")
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_my_bench=TEST)
     with isolated():
         yield pytester
+
+
+@pytest.fixture
+def steady(project: pytest.Pytester) -> pytest.Pytester:
+    """The project on a machine whose time stands still but for what the models say they take."""
+    conftest = project.path / "conftest.py"
+    conftest.write_text(conftest.read_text() + dedent(STEADY))
+    project.makeini("[pytest]\naddopts = -p no:randomly\nvq_budget = 30\n")  # seconds that cost nothing here
+    return project
 
 
 @pytest.fixture

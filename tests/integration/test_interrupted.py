@@ -72,7 +72,7 @@ def check_files(output: Path, precisions: list[str]) -> None:
         table = list(csv.DictReader(file))
     assert [(row["model"], row["precision"]) for row in table] == [("my-net", precision) for precision in precisions]
     assert all(float(row["latency_ms"]) > 0 and row["verdict"] == "NO_BASELINE" for row in table)
-    assert sorted(path.name for path in output.iterdir()) == ["results.csv", "study.json"]
+    assert sorted(path.name for path in output.iterdir()) == ["results.csv", "samples.jsonl", "study.json"]
 
 
 def test_ctrl_c_leaves_what_was_measured_and_records_nothing(project, cut_short) -> None:

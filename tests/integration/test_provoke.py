@@ -3,40 +3,67 @@
 from __future__ import annotations
 
 import json
+from textwrap import dedent
 
-TOLERANT = """
+import pytest
+
+MARKED = """
     import pytest
 
-    @pytest.mark.vq(latency_tolerance=1.0, speedup_tolerance=1.0, memory_tolerance={memory})
+    @pytest.mark.vq(memory_tolerance={memory})
     def test_precision(vq_case, vq_bench):
         vq_bench(vq_case)
 """
 PROVOKE = ("-p", "pytest_vq.plugin.provoke")
 
+# A provoked slowdown spins by the clock: on a steady machine that clock is the machine's own.
+SPINNING = """
 
-def test_a_provoked_slowdown_fails_only_the_precision_it_is_for(project, rows, monkeypatch) -> None:
-    monkeypatch.setattr("pytest_vq.device.telemetry.HostTelemetry._MAX_WAITING", 1.0)
-    monkeypatch.setenv("VQ_PROVOKE_SLOWDOWN", "")  # what the run below hands on is taken back
+from types import SimpleNamespace
+
+from pytest_vq.plugin import provoke
+
+
+def perf_counter():
+    global now_ms
+    now_ms += 0.01
+    return now_ms / 1e3
+
+
+@pytest.fixture(autouse=True, scope="session")
+def spinning(steady):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provoke, "time", SimpleNamespace(perf_counter=perf_counter))
+        yield
+"""
+
+
+@pytest.fixture(autouse=True)
+def nothing_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VQ_PROVOKE_SLOWDOWN", "")  # what a run hands on to its children is taken back
     monkeypatch.setenv("VQ_PROVOKE_ALLOCATION", "")
-    project.makepyfile(test_my_bench=TOLERANT.format(memory=100))
-    only = ("--vq-precisions=fp16,int8", "--vq-budget=2")
-    assert project.runpytest_inprocess(*only, "--vq-save").ret == 0
-    result = project.runpytest_inprocess(*only, *PROVOKE, "--provoke-slowdown=int8=9")
+
+
+def test_a_provoked_slowdown_fails_only_the_precision_it_is_for(steady, rows) -> None:
+    conftest = steady.path / "conftest.py"
+    conftest.write_text(conftest.read_text() + dedent(SPINNING))
+    steady.makepyfile(test_my_bench=MARKED.format(memory=100))
+    only = ("--vq-precisions=fp16,int8",)
+    assert steady.runpytest_inprocess(*only, "--vq-save").ret == 0
+    result = steady.runpytest_inprocess(*only, *PROVOKE, "--provoke-slowdown=int8=0.5")
     assert result.ret == 1
-    assert {row["precision"]: row["verdict"] == "FAIL" for row in rows()} == {"fp16": False, "int8": True}
+    assert {row["precision"]: row["verdict"] for row in rows()} == {"fp16": "PASS", "int8": "FAIL"}
     assert "3 fresh" in rows()[1]["reason"]  # confirmed in processes that were slowed down too
 
 
-def test_a_provoked_allocation_fails_and_names_its_operator(project, rows, monkeypatch) -> None:
-    monkeypatch.setenv("VQ_PROVOKE_SLOWDOWN", "")
-    monkeypatch.setenv("VQ_PROVOKE_ALLOCATION", "")
-    project.makepyfile(test_my_bench=TOLERANT.format(memory=0.5))
+def test_a_provoked_allocation_fails_and_names_its_operator(steady, rows) -> None:
+    steady.makepyfile(test_my_bench=MARKED.format(memory=0.5))
     only = ("--vq-precisions=fp16",)
-    assert project.runpytest_inprocess(*only, "--vq-save").ret == 0
-    result = project.runpytest_inprocess(*only, *PROVOKE, "--provoke-allocation=fp16=256")
+    assert steady.runpytest_inprocess(*only, "--vq-save").ret == 0
+    result = steady.runpytest_inprocess(*only, *PROVOKE, "--provoke-allocation=fp16=64")
     assert result.ret == 1
     assert "peak memory" in rows()[0]["reason"]
-    tables = json.loads((project.path / "vq-results" / "explain" / "my-net-fp16.json").read_text())
+    tables = json.loads((steady.path / "vq-results" / "explain" / "my-net-fp16.json").read_text())
     assert max(tables["now"], key=lambda name: tables["now"][name]["self_bytes"]) in "\n".join(result.outlines)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import time
 
 import pytest
 import torch
@@ -129,16 +128,30 @@ def test_a_truncated_file_is_an_error(edited):
         build_source(spec, "pretrained")
 
 
-def test_unreachable_fails_fast_and_says_how_to_cache(empty_cache, monkeypatch):
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens on the discard port
-    started = time.monotonic()
+def test_unreachable_is_asked_for_once_and_says_how_to_cache(empty_cache, monkeypatch):
+    asked = []
+
+    class Unreachable:
+        def head(self, url: str, timeout: float) -> None:
+            asked.append((url, timeout))
+            raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
+    monkeypatch.setattr(pretrained.huggingface_hub, "get_session", Unreachable)
     with pytest.raises(BuildError) as caught:
         build_source(dataclasses.replace(find_model(NAME), revision="a" * 40), "pretrained")
-    assert time.monotonic() - started < 15
+    assert asked == [("https://hub.invalid", pretrained.CONNECT_TIMEOUT_S)]  # the hub's client would retry for long
     message = str(caught.value)
-    assert message.startswith(f"{NAME}: checkpoint apple/{NAME} at {'a' * 40} could not be loaded")
+    assert message.startswith(f"{NAME}: checkpoint apple/{NAME} at {'a' * 40} could not be loaded: ConnectionError: ")
     assert f"hf download apple/{NAME} --revision {'a' * 40}" in message
     assert all(word in message for word in ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE=1", "--vq-weights random"))
+    assert isinstance(caught.value.__cause__, ConnectionError)
+
+
+def test_a_hub_that_nothing_listens_for_is_unreachable(empty_cache, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # the discard port
+    with pytest.raises(BuildError, match=rf"^{NAME}: checkpoint apple/{NAME} could not be loaded: ") as caught:
+        build_source(find_model(NAME), "pretrained")
     assert caught.value.__cause__ is not None
 
 

@@ -1,3 +1,5 @@
+"""The simulations behind the gate's constants decide as the gate does, and their recorded processes as they should."""
+
 from __future__ import annotations
 
 import importlib
@@ -9,15 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_ab import ENVIRONMENT, RECORD
+from factories import ENVIRONMENT, make_entry, make_estimates, make_outcome
 
 from pytest_vq.gate.decide import decide
+from pytest_vq.gate.noise import GIVEN_SENTINEL, LATENCY, SPEEDUP, Noise
 from pytest_vq.gate.policy import DEFAULT
-from pytest_vq.gate.stats import GIVEN_SENTINEL, Noise, Prior
-from pytest_vq.schema.estimates import Anchor, Entry, Estimates
-from pytest_vq.schema.record import Setup
-from pytest_vq.schema.verdict import Status, Tolerances
+from pytest_vq.gate.question import Question
+from pytest_vq.gate.stats import Prior
+from pytest_vq.schema.estimates import Estimates
+from pytest_vq.schema.verdict import Status
 from pytest_vq.store.results import ResultsWriter
+
+SETTLED = {Status.PASS, Status.IMPROVED}  # what the simulations count as a PASS: shown to be no worse
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +35,12 @@ def calibration() -> Any:
         sys.path.remove(root)
 
 
-SETUP = Setup("int8", 1, "adaptive", "random", 1, tf32=False)
-
-
 def process(latency: float, speedup: float, sentinel: float) -> Estimates:
     """A process with these logs, positive = worse."""
     ms, ratio, pace = math.exp(latency), math.exp(-speedup), math.exp(sentinel) if sentinel else None
-    return Estimates(
-        ms, ms, ms, ms, 50, pace, None, ratio, ratio, ratio, None, None, 1, None, None, None, "uuid", {}, None, ""
-    )
+    times = dict.fromkeys(("latency_ms", "latency_low_ms", "latency_high_ms", "latency_q10_ms"), ms)
+    ratios = dict.fromkeys(("speedup", "speedup_low", "speedup_high"), ratio)
+    return make_estimates(**times, **ratios, sentinel_ms=pace)
 
 
 @pytest.mark.parametrize("watched", [False, True])
@@ -56,8 +58,8 @@ def test_the_arrays_decide_as_decide_does(calibration: Any, watched: bool) -> No
         processes[..., n:] += shift
         prior = Prior(float(rng.uniform(2, 40)), float(sigma**2 * rng.uniform(0.5, 2)), 64)
         every = [process(*processes[:, 0, 0, i], sentinel[0, 0, i]) for i in range(n + 3)]
-        entry = Entry(SETUP, Anchor(tuple(every[:5]), "", ""), tuple(every[:n]))
-        noise = Noise({kind + given: prior for kind in ("latency", "speedup") for given in ("", GIVEN_SENTINEL)})
+        entry = make_entry(every[:n])
+        noise = Noise({kind + given: prior for kind in (LATENCY, SPEEDUP) for given in ("", GIVEN_SENTINEL)})
         array = np.array([[prior.df]]), np.array([[prior.variance]])
         metrics = [
             suite.Measured(
@@ -72,19 +74,18 @@ def test_the_arrays_decide_as_decide_does(calibration: Any, watched: bool) -> No
         for m in (1, 2, 3):
             one, two = (suite.look(metric, m, array, 64, DEFAULT) for metric in metrics)
             both = one | two
-            verdict = decide(
-                every[n : n + m],
-                SETUP,
-                [entry],
-                noise,
-                Tolerances(),
-                min_sqnr_db=None,
+            question = Question(
+                candidates=tuple(every[n : n + m]),
+                setup=entry.setup,
+                entries=(entry,),
+                noise=noise,
                 comparisons=64,
                 policy=unmoved,
             )
+            verdict = decide(question)
             seen.add(verdict.status)
             assert bool(both.fails[0, 0]) == (verdict.status is Status.FAIL)
-            assert bool(both.passes[0, 0]) == (verdict.status in (Status.PASS, Status.IMPROVED))
+            assert bool(both.passes[0, 0]) == (verdict.status in SETTLED)
             assert (bool(both.open[0, 0]) and m < 3) == verdict.look_again
     assert {Status.FAIL, Status.PASS, Status.INCONCLUSIVE} <= seen
 
@@ -125,16 +126,16 @@ def test_recorded_processes_of_unchanged_code_do_not_fail(calibration: Any) -> N
 
 def test_processes_of_runs_are_kept_in_the_order_they_ran(calibration: Any, tmp_path: Path) -> None:
     collect, replay = calibration("collect"), calibration("replay")
-    machine = replace(ENVIRONMENT, device_uuid="CPU-1", commit="abc")
     for name, dates in (("late", ("3", "4")), ("early", ("1", "2"))):
-        first, *others = (replace(Estimates.of(RECORD, machine), date_utc=date) for date in dates)
+        processes = tuple(make_estimates(date_utc=date, versions={"torch": "2", "kernel": "6"}) for date in dates)
         writer = ResultsWriter(tmp_path / name, {})
-        writer.add(RECORD, replace(machine, date_utc=first.date_utc), others)
+        writer.add(make_outcome(environment=replace(ENVIRONMENT, date_utc=dates[0]), estimates=processes))
         writer.close()
     lines = collect.collect([tmp_path / "late", tmp_path / "early"], "calm")
     assert [line.date_utc for line in lines] == ["1", "2", "3", "4"]
-    (estimates,) = lines[0].estimates.values()
-    assert (estimates.device_uuid, estimates.commit) == ("recorded", None)
+    assert [list(line.estimates) for line in lines] == [["net/int8"]] * 4
+    estimates = lines[0].estimates["net/int8"]
+    assert (estimates.device_uuid, estimates.commit, estimates.versions) == ("recorded", None, {"torch": "2"})
     assert replay.slowed(estimates, 1.1).latency_ms == pytest.approx(1.1 * estimates.latency_ms)
 
 

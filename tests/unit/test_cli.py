@@ -1,73 +1,55 @@
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from factories import ENVIRONMENT, MIB, make_outcome, make_record, make_setup
 
 from pytest_vq import __version__
 from pytest_vq.cli.main import main
 from pytest_vq.schema.estimates import Estimates
-from pytest_vq.schema.record import Coverage, Environment, Record, Setup
+from pytest_vq.schema.outcome import Failure
+from pytest_vq.schema.record import Environment, Record
+from pytest_vq.schema.spec import EAGER
 from pytest_vq.schema.verdict import Status
 from pytest_vq.store.baselines import BaselineStore
 from pytest_vq.store.results import ResultsWriter
 
-H200 = Environment(
+TESTS = Path(__file__).parents[1]
+H200 = replace(
+    ENVIRONMENT,
     device="cuda",
     device_name="NVIDIA H200",
     device_slug="nvidia-h200",
     device_uuid="GPU-1",
-    versions={"torch": "2.8.0"},
-    settings={},
-    commit="abc",
     date_utc="2025-01-01T00:00:00Z",
 )
-CPU = replace(H200, device="cpu", device_name="A CPU", device_slug="cpu-a", device_uuid="CPU-1")
-MIB = 2**20
+CPU = replace(ENVIRONMENT, date_utc="2025-01-01T00:00:00Z")
 
 
-def record(model: str = "vit-base", precision: str = "int8", **changes: object) -> Record:
-    blank: dict[str, object] = dict.fromkeys(f.name for f in fields(Record))
-    blank |= {
-        "model": model,
-        "category": "ViT",
-        "architecture": "vit",
-        "parameters": 5_700_000,
-        "precision": precision,
-        "method": "a method",
-        "device": "cuda",
-        "batch": 1,
-        "weights": "random",
-        "latency_ms": 4.0,
-        "samples": 30,
-        "stop_reason": "interval",
-        "speedup": 1.5,
-        "peak_memory_bytes": 100 * MIB,
-        "model_size_bytes": 50 * MIB,
-        "sqnr_db": 30.0,
-        "quantized_layers": 48,
-        "eligible_layers": 48,
-        "setup": Setup(precision, 1, "adaptive", "random", None, False),
-        "coverage": Coverage(48, 48, {}),
-        "telemetry": {},
-        "reason": "",
-    }
-    return Record(**(blank | changes))  # type: ignore[arg-type]
+def record(model: str = "vit-base", precision: str = "int8", **columns: Any) -> Record:
+    """A row as an accelerator gives it."""
+    setup = make_setup(precision, threads=None, execution=columns.get("execution", EAGER))
+    usual = {"latency_ms": 4.0, "speedup": 1.5, "setup": setup}
+    return make_record(model, precision, **(usual | columns))
 
 
 def save(root: Path, *records: Record, environment: Environment = H200) -> None:
-    taken = [(one.model, one.setup, Estimates.of(one, environment)) for one in records]
+    taken = [(one.identity.model, one.setup, Estimates.of(one, environment)) for one in records]
     BaselineStore(root).append(environment.device_slug, environment.device_name, taken)
 
 
 def write(directory: Path, *records: Record, environment: Environment = H200, complete: bool = True) -> ResultsWriter:
     writer = ResultsWriter(directory, {})
     for one in records:
-        writer.add(one, environment)
+        writer.add(make_outcome(one, environment))
     writer.close(complete)
     return writer
 
@@ -177,12 +159,19 @@ def test_show_has_every_process_the_spread_and_the_anchor(cli, tmp_path: Path) -
 
 def test_show_can_be_narrowed_to_a_device(cli, tmp_path: Path) -> None:
     save(tmp_path / "baselines", record())
-    save(tmp_path / "baselines", record(setup=replace(record().setup, threads=1, tf32=True)), environment=CPU)
+    save(tmp_path / "baselines", record(setup=make_setup(tf32=True)), environment=CPU)
     assert cli("baselines", "show", "vit-base")[1].count("anchor:") == 2
     _, out, _ = cli("baselines", "show", "vit-*", "--device", "cpu-a")
     assert out.startswith("vit-base int8, batch 1, adaptive, random weights, 1 threads, TF32 on cpu-a\n")
     assert out.count("anchor:") == 1
     assert "latency_ms unknown" in out
+
+
+def test_show_tells_executions_apart(cli, tmp_path: Path) -> None:
+    save(tmp_path / "baselines", record(latency_ms=4.0), record(latency_ms=3.0, execution="compile"))
+    _, out, _ = cli("baselines", "show", "vit-base", "--precision", "int8+compile")
+    assert out.startswith("vit-base int8+compile, batch 1, adaptive, random weights on nvidia-h200\n")
+    assert [line.split()[3] for line in out.splitlines() if line.startswith("2025")] == ["3.000", "3.000"]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +215,7 @@ def test_accept_keeps_processes_and_devices_apart(cli, tmp_path: Path) -> None:
     second = replace(H200, date_utc="2025-01-02T00:00:00Z")
     writer = ResultsWriter(tmp_path / "out", {})
     for environment, latency_ms in ((H200, 4.0), (H200, 5.0), (second, 6.0), (CPU, 70.0)):
-        writer.add(record(latency_ms=latency_ms), environment)
+        writer.add(make_outcome(record(latency_ms=latency_ms), environment))
     writer.close()
     assert cli("baselines", "accept", "out", "--reason", "why")[0] == 0
     store = BaselineStore(tmp_path / "baselines")
@@ -240,7 +229,7 @@ def test_accept_keeps_processes_and_devices_apart(cli, tmp_path: Path) -> None:
 
 def test_accept_takes_the_named_models_only(cli, tmp_path: Path) -> None:
     writer = write(tmp_path / "out", record("deit-tiny"), record("deit-base"), record("vit"), complete=False)
-    writer.fail("vit-fp16", "DeviceOutOfMemoryError", "80 GiB wanted")
+    writer.fail(Failure("vit-fp16", "DeviceOutOfMemoryError", "80 GiB wanted", "vit"))
     assert cli("baselines", "accept", "out/study.json", "--models", "deit-*", "--reason", "why")[0] == 0
     assert BaselineStore(tmp_path / "baselines").models("nvidia-h200") == ["deit-base", "deit-tiny"]
 
@@ -258,20 +247,21 @@ def test_accept_needs_a_reason(cli, tmp_path: Path, reason: tuple[str, ...]) -> 
     ("failed", "models", "words"),
     [
         (None, None, "interrupted"),
-        ("vit-base-int4", None, "vit-base-int4 was not measured (OutputError)"),
-        ("vit-base-int4", "vit-base", "vit-base-int4 was not measured (OutputError)"),
-        ("vit-base-int8-b8", "vit-*", "vit-base-int8-b8 was not measured (OutputError)"),
-        ("unheard", "vit-base", "unheard was not measured (OutputError)"),
+        (("vit-base-int4", "vit-base"), None, "vit-base-int4 was not measured (OutputError)"),
+        (("vit-base-int4", "vit-base"), "vit-base", "vit-base-int4 was not measured (OutputError)"),
+        (("vit-base-int8-b8", "vit-base"), "vit-*", "vit-base-int8-b8 was not measured (OutputError)"),
+        (("unheard", None), "vit-base", "unheard was not measured (OutputError)"),  # nobody knows what it was of
         (None, "vit-bose", "'vit-bose'; the nearest: vit-base"),
         (None, "", "matches ''; the nearest: vit-base"),
     ],
 )
 def test_accept_refuses_what_was_not_wholly_measured(
-    cli, tmp_path: Path, failed: str | None, models: str | None, words: str
+    cli, tmp_path: Path, failed: tuple[str, str | None] | None, models: str | None, words: str
 ) -> None:
     writer = write(tmp_path / "out", record(), complete=False)
     if failed:
-        writer.fail(failed, "OutputError", "nan")
+        name, model = failed
+        writer.fail(Failure(name, "OutputError", "nan", model))
         writer.close()
     narrowed = [] if models is None else ["--models", models]
     code, out, err = cli("baselines", "accept", "out", "--reason", "why", *narrowed)
@@ -283,7 +273,7 @@ def test_accept_refuses_what_was_not_wholly_measured(
 
 def test_accept_is_not_stopped_by_a_failure_of_a_model_with_a_longer_name(cli, tmp_path: Path) -> None:
     writer = write(tmp_path / "out", record("vit"))
-    writer.fail("vit-base-int8", "OutputError", "nan")
+    writer.fail(Failure("vit-base-int8", "OutputError", "nan", "vit-base"))
     writer.close()
     assert cli("baselines", "accept", "out", "--models", "vit", "--reason", "why")[0] == 0
 
@@ -302,13 +292,27 @@ def test_accept_refuses_disturbed_and_absent_figures(cli, tmp_path: Path) -> Non
     assert "cannot read results from absent" in err
 
 
-@pytest.mark.parametrize("old", [{"peak_memory_bytes": 0}, {"peak_memory_bytes": None}])
-def test_accept_has_words_where_there_is_no_percentage(cli, tmp_path: Path, old: dict[str, int | None]) -> None:
-    save(tmp_path / "baselines", record(**old))
+@pytest.mark.parametrize(("old", "words"), [(0, "0.000 -> 100.00 (was 0)"), (None, "none -> 100.00")])
+def test_accept_has_words_where_there_is_no_percentage(cli, tmp_path: Path, old: int | None, words: str) -> None:
+    save(tmp_path / "baselines", record(peak_memory_bytes=old))
     write(tmp_path / "out", record())
     code, out, _ = cli("baselines", "accept", "out", "--reason", "why")
     assert code == 0
-    assert ("none -> 100.00" in out) or ("0.000 -> 100.00 (was 0)" in out)
+    assert words in out
+
+
+def test_results_of_version_1_are_accepted_as_baselines_of_version_2(cli, tmp_path: Path) -> None:
+    shutil.copytree(TESTS / "data" / "results-v1", tmp_path / "out")
+    shutil.copytree(TESTS / "data" / "baselines-v1", tmp_path / "baselines")
+    _, before, _ = cli("baselines", "list")
+    code, out, err = cli("baselines", "accept", "out", "--reason", "all of it is wanted")
+    assert (code, err) == (0, "")
+    assert out.count("10.12 -> 10.12 (+0.0 %)") == 1  # INT8's latency
+    _, after, _ = cli("baselines", "list")
+    assert before.count("eager") == after.count("eager") == 4
+    stored = json.loads((tmp_path / "baselines" / "cpu-amd-epyc" / "vit-digits.json").read_text())
+    assert stored["schema_version"] == 2
+    assert [entry["anchor"]["reason"] for entry in stored["entries"]] == ["all of it is wanted"] * 4
 
 
 def test_no_command_imports_torch(tmp_path: Path) -> None:

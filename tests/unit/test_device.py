@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from pytest_vq.device import device as device_module
 from pytest_vq.device.device import Device, guarded, is_device_trouble, open_device, require_accelerator
 from pytest_vq.errors import (
     DeviceLostError,
@@ -69,8 +69,6 @@ def test_out_of_memory_of_the_real_allocators() -> None:
 
 
 def test_what_the_frames_held_is_given_back() -> None:
-    import weakref
-
     seen: list[Any] = []
 
     def forward() -> None:
@@ -140,17 +138,25 @@ def test_settings_are_put_right_before_a_pair_and_after_it() -> None:
         torch.set_default_dtype(dtype)
 
 
-def test_an_open_cpu(monkeypatch) -> None:
+def test_an_open_cpu() -> None:
     opened = open_device(gpu=False, threads=3)
     assert (opened.torch_device.type, opened.threads, opened.is_accelerator) == ("cpu", 3, False)
     assert opened.environment.device == "cpu"
 
 
+@pytest.mark.parametrize(
+    ("kind", "is_accelerator", "dtype"), [("cpu", False, torch.bfloat16), ("cuda", True, torch.float16)]
+)
+def test_what_is_not_quantized_has_the_type_that_the_device_computes_best(kind, is_accelerator, dtype) -> None:
+    assert device(kind).is_accelerator is is_accelerator
+    assert device(kind).rest_dtype is dtype
+
+
 def test_no_gpu_says_what_is_missing(monkeypatch) -> None:
-    monkeypatch.setattr(device_module.torch.version, "cuda", None)
+    monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(DeviceUnavailableError, match="is built without CUDA"):
         require_accelerator()
-    monkeypatch.setattr(device_module.torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceUnavailableError, match=r"\(CUDA 13\.0\) sees no CUDA device.*nvidia-smi"):
         open_device(gpu=True, threads=1)

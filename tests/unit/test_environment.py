@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import platform
 import re
 import subprocess
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,14 @@ from pytest_vq.device import environment
 from pytest_vq.device.environment import fingerprint, git_commit, slug
 
 CPU = torch.device("cpu")
+MACHINE_ID, CPU_INFO = Path("/etc/machine-id"), Path("/proc/cpuinfo")
+
+
+def replace_files(monkeypatch: pytest.MonkeyPatch, texts: dict[Path, str | None]) -> None:
+    """Let files of the system hold other texts, or not be there: those with ``None``."""
+    is_file, read_text = Path.is_file, Path.read_text
+    monkeypatch.setattr(Path, "is_file", lambda path: texts[path] is not None if path in texts else is_file(path))
+    monkeypatch.setattr(Path, "read_text", lambda path, **how: texts[path] if path in texts else read_text(path, **how))
 
 
 class TestCpu:
@@ -43,21 +53,36 @@ class TestCpu:
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found.date_utc)
 
     def test_two_machines_of_one_name_differ(self, monkeypatch) -> None:
+        replace_files(monkeypatch, {MACHINE_ID: "one machine\n"})
         first = fingerprint(CPU)
-        monkeypatch.setattr(environment, "_machine_id", lambda: "another machine")
+        replace_files(monkeypatch, {MACHINE_ID: "another machine\n"})
         second = fingerprint(CPU)
         assert first.device_slug == second.device_slug
         assert first.device_uuid != second.device_uuid
 
+    @pytest.mark.parametrize("machine_id", [None, "", "\n"], ids=["absent", "empty", "a blank line"])
+    def test_where_a_machine_has_no_id_its_host_name_tells_it_apart(self, monkeypatch, machine_id) -> None:
+        replace_files(monkeypatch, {MACHINE_ID: machine_id})
+        monkeypatch.setattr(platform, "node", lambda: "one")
+        first = fingerprint(CPU)
+        monkeypatch.setattr(platform, "node", lambda: "another")
+        assert fingerprint(CPU).device_uuid != first.device_uuid
+
     def test_a_processor_without_a_name_is_called_by_its_architecture(self, monkeypatch) -> None:
-        monkeypatch.setattr(environment, "_cpu_info", dict)
-        monkeypatch.setattr(environment.platform, "processor", lambda: "")
-        monkeypatch.setattr(environment.platform, "machine", lambda: "aarch64")
+        replace_files(monkeypatch, {CPU_INFO: None})
+        monkeypatch.setattr(platform, "processor", lambda: "")
+        monkeypatch.setattr(platform, "machine", lambda: "aarch64")
         assert fingerprint(CPU).device_slug == "cpu-aarch64"
 
     def test_a_library_that_is_not_there_is_said_to_be(self, monkeypatch) -> None:
-        monkeypatch.setattr(environment, "_LIBRARIES", ("torch", "no-such-library"))
-        assert fingerprint(CPU).versions["no-such-library"] == "not installed"
+        def version(name: str) -> str:
+            if name == "bitsandbytes":
+                raise metadata.PackageNotFoundError(name)
+            return "1.0"
+
+        monkeypatch.setattr(metadata, "version", version)
+        versions = fingerprint(CPU).versions
+        assert (versions["bitsandbytes"], versions["torch"]) == ("not installed", "1.0")
 
 
 @pytest.mark.parametrize(

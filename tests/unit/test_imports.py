@@ -1,14 +1,15 @@
-"""What is not loaded: an installed but unused plugin, a collection and the console script pull in nothing heavy."""
+"""What is not loaded: an installed but unused plugin, a collection and the console script import nothing heavy."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from pytest_vq.processes.command import clean_environment
 
 ROOT = Path(__file__).parents[2]
 # Collecting and listing: whoever only looks must not wait for these.
@@ -33,10 +34,9 @@ def modules_after(arguments: list[str], directory: Path, cwd: Path) -> set[str]:
     (directory / "site").mkdir()
     (directory / "site" / "sitecustomize.py").write_text(WITNESS, encoding="utf-8")
     witness = directory / "modules.json"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV"))}
-    environment |= {"VQ_WITNESS": str(witness), "PYTHONPATH": str(directory / "site")}
+    environment = clean_environment() | {"VQ_WITNESS": str(witness), "PYTHONPATH": str(directory / "site")}
     run = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stdout + run.stderr
     return set(json.loads(witness.read_text(encoding="utf-8")))
@@ -63,7 +63,7 @@ def test_collecting_the_suite_loads_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_listing_the_models_loads_nothing_heavy(tmp_path: Path) -> None:
-    command = ["-c", "import sys; from pytest_vq.cli.main import main; sys.exit(main(['models']))"]
-    loaded = modules_after(command, tmp_path, tmp_path)
+    command = "import sys; from pytest_vq.cli.main import main; sys.exit(main(['models']))"
+    loaded = modules_after(["-c", command], tmp_path, tmp_path)
     assert "pytest_vq.catalog.models" in loaded
     assert loaded.isdisjoint(HEAVY)

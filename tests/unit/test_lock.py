@@ -17,6 +17,7 @@ import sys, time
 from pathlib import Path
 from pytest_vq.device.lock import device_lock
 
+Path(sys.argv[2] + "-wanted").touch()
 with device_lock(sys.argv[1]):
     Path(sys.argv[2]).touch()
     time.sleep(600)
@@ -29,24 +30,27 @@ def own_directory(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
+def wait_for(file: Path, process: subprocess.Popen[bytes]) -> None:
+    hangs_at = time.monotonic() + 300
+    while not file.exists():
+        assert process.poll() is None
+        assert time.monotonic() < hangs_at
+        time.sleep(0.01)
+
+
 def test_it_waits_for_another_process_and_takes_over_from_a_dead_one(tmp_path: Path) -> None:
-    held = tmp_path / "held"
+    held, taken = tmp_path / "held", tmp_path / "taken"
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, "GPU-1", str(held)])
     waiter = None
     try:
-        while not held.exists():
-            assert holder.poll() is None
-            time.sleep(0.01)
-        taken = tmp_path / "taken"
+        wait_for(held, holder)
         waiter = subprocess.Popen([sys.executable, "-c", HOLDER, "GPU-1", str(taken)])
+        wait_for(tmp_path / "taken-wanted", waiter)
         with device_lock("GPU-2"):  # another device is free meanwhile
-            time.sleep(1.0)
+            time.sleep(0.5)  # in which the waiter would take a lock that does not hold
         assert not taken.exists()
         holder.kill()
-        deadline = time.monotonic() + 30
-        while not taken.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for(taken, waiter)
     finally:
         for process in (holder, waiter):
             if process is not None:

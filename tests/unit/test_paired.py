@@ -1,39 +1,23 @@
+"""The decision between two environments whose processes ran side by side."""
+
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from factories import MIB, make_estimates, make_setup
 
 from pytest_vq.gate.paired import Sides, decide_paired
 from pytest_vq.schema.estimates import Estimates
-from pytest_vq.schema.record import Setup
+from pytest_vq.schema.spec import CaseId
 from pytest_vq.schema.verdict import Status, Tolerances
 
-SETUP = Setup(precision="int8", batch=1, protocol="adaptive", weights="random", threads=1, tf32=False)
-ONE = Estimates(
-    latency_ms=10.0,
-    latency_low_ms=9.9,
-    latency_high_ms=10.1,
-    latency_q10_ms=9.8,
-    samples=100,
-    sentinel_ms=2.0,
-    device_time_ms=None,
-    speedup=2.0,
-    speedup_low=1.98,
-    speedup_high=2.02,
-    resting_memory_bytes=100 << 20,
-    peak_memory_bytes=120 << 20,
-    model_size_bytes=50 << 20,
-    sqnr_db=29.0,
-    cosine=0.999,
-    accuracy=None,
-    device_uuid="CPU-1",
-    versions={"torch": "2.13.0"},
-    commit="abc",
-    date_utc="2026-11-23T00:00:00Z",
-)
+ONE = make_estimates()
+PAIR = CaseId("net", "int8", 1)
 
 
 def slower(estimates: Estimates, log_time: float, log_ratio: float) -> Estimates:
@@ -52,15 +36,16 @@ def sides(slowdown: float = 0.0, sigma: float = 0.003, drift: float = 0.05, roun
         machine, extra = rng.gauss(0, drift), math.log1p(slowdown)
         a.append(slower(ONE, machine + rng.gauss(0, sigma), rng.gauss(0, sigma)))
         b.append(slower(ONE, machine + extra + rng.gauss(0, sigma), extra + rng.gauss(0, sigma)))
-    return Sides(SETUP, tuple(a), tuple(b), min_sqnr_db=18.0)
+    return Sides(make_setup(), tuple(a), tuple(b), min_sqnr_db=18.0)
 
 
-def suite(slowdown: float = 0.0, pairs: int = 16, **kwargs: float) -> dict[str, Sides]:
-    return {f"pair{i}": sides(slowdown, seed=i, **kwargs) for i in range(pairs)}
+def suite(slowdown: float = 0.0, seed: int = 0, **noise: float) -> dict[CaseId, Sides]:
+    """Sixteen pairs, all of them slower by the same."""
+    return {CaseId(f"net{i}", "int8", 1): sides(slowdown, seed=seed + i, **noise) for i in range(16)}
 
 
-def statuses(pairs: dict[str, Sides], **kwargs: object) -> set[Status]:
-    return {verdict.status for verdict in decide_paired(pairs, **kwargs).values()}
+def statuses(pairs: Mapping[CaseId, Sides], **more: Any) -> set[Status]:
+    return {verdict.status for verdict in decide_paired(pairs, **more).values()}
 
 
 def test_alike_sides_pass_through_a_drift_many_times_their_noise() -> None:
@@ -82,7 +67,7 @@ def test_noise_that_hides_the_change_is_admitted() -> None:
 def test_the_reason_has_both_figures_the_interval_and_what_differs() -> None:
     pair = sides(0.08)
     newer = tuple(replace(e, versions={"torch": "2.14.0"}) for e in pair.b)
-    verdict = decide_paired({"a": replace(pair, b=newer)})["a"]
+    verdict = decide_paired({PAIR: replace(pair, b=newer)})[PAIR]
     assert verdict.status is Status.FAIL
     for words in (
         "latency 9.",
@@ -100,31 +85,38 @@ def test_markers_tolerance_counts() -> None:
 
 
 def test_memory_and_fidelity_are_gated_too() -> None:
-    fat = replace(sides(), b=tuple(replace(e, peak_memory_bytes=200 << 20) for e in sides().b))
+    fat = replace(sides(), b=tuple(replace(e, peak_memory_bytes=200 * MIB) for e in sides().b))
     false = replace(sides(), b=tuple(replace(e, sqnr_db=10.0) for e in sides().b))
-    verdicts = decide_paired({"fat": fat, "false": false})
-    assert "peak memory" in verdicts["fat"].reason
-    assert "10.0 dB" in verdicts["false"].reason
+    fat_id, false_id = CaseId("fat", "int8", 1), CaseId("false", "int8", 1)
+    verdicts = decide_paired({fat_id: fat, false_id: false})
+    assert "peak memory" in verdicts[fat_id].reason
+    assert "10.0 dB" in verdicts[false_id].reason
     assert {v.status for v in verdicts.values()} == {Status.FAIL}
 
 
 def test_a_disturbed_side_proves_nothing_about_time() -> None:
-    verdict = decide_paired({"a": replace(sides(0.2), disturbance="throttled")})["a"]
+    verdict = decide_paired({PAIR: replace(sides(0.2), disturbance="throttled")})[PAIR]
     assert verdict.status is Status.INCONCLUSIVE
     assert "throttled" in verdict.reason
 
 
 def test_too_few_samples_or_rounds() -> None:
     blind = tuple(replace(e, latency_low_ms=None, speedup_low=None) for e in sides().b)
-    assert "too few samples" in decide_paired({"a": replace(sides(), b=blind)})["a"].reason
-    with pytest.raises(ValueError, match="need 3 rounds"):
-        decide_paired({"a": sides(rounds=2)})
+    assert "too few samples" in decide_paired({PAIR: replace(sides(), b=blind)})[PAIR].reason
+    with pytest.raises(ValueError, match=r"^net-int8: 2 and 2 processes; need 3 rounds"):
+        decide_paired({PAIR: sides(rounds=2)})
+
+
+@pytest.mark.parametrize(("execution", "timed"), [("eager", ["latency"]), ("compile", ["latency", "speedup"])])
+def test_fp32_is_compared_by_its_speedup_too_unless_it_is_the_reference(execution: str, timed: list[str]) -> None:
+    pair = replace(sides(0.05, sigma=0.001), setup=make_setup("fp32", execution=execution))
+    verdict = decide_paired({PAIR: pair})[PAIR]
+    assert [found.metric for found in verdict.metrics if found.status is Status.FAIL] == timed
 
 
 def test_false_alarms_stay_within_their_share() -> None:
     """60 suites of 16 unchanged pairs at sigma 1 %: the rule allows a false FAIL in one of a hundred suites."""
     failed = 0
     for number in range(60):
-        pairs = {f"p{i}": sides(sigma=0.01, seed=1000 * number + i) for i in range(16)}
-        failed += Status.FAIL in {verdict.status for verdict in decide_paired(pairs).values()}
+        failed += Status.FAIL in statuses(suite(sigma=0.01, seed=1000 * number))
     assert failed <= 3

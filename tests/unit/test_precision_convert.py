@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import functools
 import logging
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from torch import nn
 from transformers import MobileViTConfig, MobileViTForImageClassification, ViTConfig, ViTForImageClassification
 
 from pytest_vq.errors import PrecisionError
-from pytest_vq.precision.convert import SameBytesGuard, convert, fingerprint
-from pytest_vq.precision.fidelity import compare
+from pytest_vq.precision.convert import SameBytesGuard, convert
+from pytest_vq.precision.converted import Converted
+from pytest_vq.precision.fidelity import measure_fidelity
 from pytest_vq.precision.precisions import find_precision
+from pytest_vq.precision.size import file_bytes, stored_tensors
 
 CPU = torch.device("cpu")
 NAMES = ["fp32", "fp16", "int8", "int4"]
@@ -32,8 +35,8 @@ def vit() -> nn.Module:
     return ViTForImageClassification(config).eval()
 
 
-def to(source: nn.Module, name: str, heads=()):
-    return convert(source, find_precision(name), device=CPU, heads=heads)
+def to(source: nn.Module, name: str, heads: Sequence[str] = (), rest: torch.dtype = torch.bfloat16) -> Converted:
+    return convert(source, find_precision(name), device=CPU, rest=rest, heads=heads)
 
 
 def small(*layers: nn.Module) -> nn.Module:
@@ -42,7 +45,7 @@ def small(*layers: nn.Module) -> nn.Module:
 
 
 @functools.cache
-def converted_vit(name: str):
+def converted_vit(name: str) -> Converted:
     return to(vit(), name, ["classifier"])
 
 
@@ -65,7 +68,7 @@ def test_a_vit_at_each_precision(name, method, dtype, quantized, low_db, high_db
     assert not any(parameter.requires_grad for parameter in converted.module.parameters())
     with torch.inference_mode():
         output = converted.module(images.to(dtype)).logits
-        fidelity = compare(source(images).logits, output)
+        fidelity = measure_fidelity(source(images).logits, output)
     assert output.dtype is dtype
     assert low_db <= fidelity.sqnr_db <= high_db
     assert type(converted.module.classifier) is nn.Linear
@@ -153,7 +156,7 @@ def test_torchs_fused_encoder_layer_still_computes_the_right_thing(name):
     inputs = torch.randn(2, 5, 64)
     converted = to(source, name)
     with torch.inference_mode():
-        fidelity = compare(source(inputs), converted.module(inputs.to(converted.dtype)))
+        fidelity = measure_fidelity(source(inputs), converted.module(inputs.to(converted.dtype)))
     assert converted.coverage.quantized == 4
     assert fidelity.sqnr_db > 20
 
@@ -192,7 +195,7 @@ def test_what_is_shared_stays_shared(name):
         assert converted.coverage.left == {"tied": "its weight is shared with a module that is not quantized"}
     with torch.inference_mode():
         for _ in range(2):  # the first call rearranges what bitsandbytes holds
-            assert compare(source(inputs), module(inputs.to(converted.dtype))).sqnr_db > 12
+            assert measure_fidelity(source(inputs), module(inputs.to(converted.dtype))).sqnr_db > 12
 
 
 def test_a_weight_shared_with_the_head_is_left():
@@ -261,7 +264,7 @@ def test_a_bias_is_carried_over(name):
 def test_size_and_fingerprint_are_those_before_the_first_forward():
     converted = to(vit(), "int4", ["classifier"])
     size, digest = converted.model_size_bytes, converted.fingerprint
-    assert digest == fingerprint(converted.module)
+    assert size == file_bytes(stored_tensors(converted.module))
     again = to(vit(), "int4", ["classifier"])
     with torch.inference_mode():
         again.module(torch.randn(1, 3, 32, 32, dtype=again.dtype))
@@ -271,10 +274,27 @@ def test_size_and_fingerprint_are_those_before_the_first_forward():
 def test_fingerprints_tell_schemes_and_weights_apart():
     digests = [converted_vit(name).fingerprint for name in NAMES]
     assert len(set(digests)) == 4
-    assert fingerprint(vit()) == digests[0]
+    assert to(vit(), "fp32").fingerprint == digests[0]
     other = vit()
     other.classifier.weight.data[-1, -1] += 1
-    assert fingerprint(other) != digests[0]
+    assert to(other, "fp32").fingerprint != digests[0]
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_what_is_not_quantized_has_the_type_that_the_device_computes_best(name):
+    converted = to(vit(), name, ["classifier"], rest=torch.float16)
+    assert converted.method.endswith(", fp16 rest")
+    assert converted.dtype is torch.float16
+    assert converted.module.classifier.weight.dtype is torch.float16
+    with torch.inference_mode():
+        assert converted.module(torch.randn(2, 3, 32, 32).half()).logits.dtype is torch.float16
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp16"])
+def test_a_precision_that_quantizes_nothing_leaves_no_rest(name):
+    assert {to(vit(), name, rest=rest).method for rest in (torch.bfloat16, torch.float16)} == {
+        {"fp32": "torch.float32", "fp16": "torch.float16"}[name]
+    }
 
 
 def test_the_same_bytes_under_two_names_are_an_error():

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import re
+import dataclasses
 import subprocess
 import sys
 
@@ -15,6 +14,7 @@ from pytest_vq.precision import bnb
 from pytest_vq.precision.convert import convert
 from pytest_vq.precision.layers import Copier
 from pytest_vq.precision.precisions import find_precision
+from pytest_vq.precision.trial import fault_of_shape
 
 CPU = torch.device("cpu")
 # Activations are quantized to 8 bits at int8 (about 40 dB); at int4 all that is lost is BF16's rounding.
@@ -28,7 +28,7 @@ def sqnr_db(expected: torch.Tensor, found: torch.Tensor) -> float:
 
 def layer(kind: str, linear: nn.Linear) -> nn.Module:
     source = nn.Sequential(linear)
-    return convert(source, find_precision(kind), device=CPU, heads=()).module[0]
+    return convert(source, find_precision(kind), device=CPU, rest=torch.bfloat16, heads=()).module[0]
 
 
 def dequantized(kind: str, quantized: nn.Module) -> torch.Tensor:
@@ -134,41 +134,91 @@ def test_rows_and_weights_of_zeros_give_zeros(kind):
 @pytest.mark.parametrize(("in_features", "out_features"), [(60, 64), (96, 64), (64, 33), (1000, 32)])
 def test_shapes_that_nf4_gets_wrong_on_a_cpu_are_not_quantized(in_features, out_features):
     source = nn.Sequential(nn.Linear(64, in_features), nn.Linear(in_features, out_features), nn.Linear(64, 64))
-    converted = convert(source, find_precision("int4"), device=CPU, heads=())
+    converted = convert(source, find_precision("int4"), device=CPU, rest=torch.bfloat16, heads=())
     assert "1" in converted.coverage.left
     assert type(converted.module[1]) is nn.Linear
     assert type(converted.module[2]) is bnb.NF4Linear
 
 
-def test_a_kernel_that_computes_something_else_is_found_out(monkeypatch):
-    def broken(self, x):
-        return torch.zeros(*x.shape[:-1], self.out_features, dtype=x.dtype)
+class Kernel(nn.Module):
+    """A layer that answers ``answer(inputs)``, whatever its weights say."""
 
-    monkeypatch.setattr(bnb.Int8Linear, "forward", broken)
-    why = bnb._why_not.__wrapped__("int8", 64, 64, CPU)
-    assert re.search(r"gives wrong values at 64 -> 64: -?0\.\d dB, where at least 20", why)
+    def __init__(self, answer) -> None:
+        super().__init__()
+        self.answer = answer
 
-
-def test_a_kernel_that_fails_is_found_out(monkeypatch):
-    def broken(self, x):
-        raise RuntimeError("no such algorithm")
-
-    monkeypatch.setattr(bnb.Int8Linear, "forward", broken)
-    assert "fails at 64 -> 64: no such algorithm" in bnb._why_not.__wrapped__("int8", 64, 64, CPU)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.answer(x)
 
 
-def test_trouble_with_the_device_is_not_blamed_on_the_shape(monkeypatch):
-    def broken(self, x):
+def fault_of_kernel(answer) -> str:
+    return fault_of_shape(lambda _linear, _copier: Kernel(answer), (64, 64), CPU, torch.bfloat16, 20.0)
+
+
+def test_a_kernel_that_computes_something_else_is_found_out():
+    fault = fault_of_kernel(torch.zeros_like)
+    assert fault.startswith("the library gives wrong values at 64 -> 64: ")
+    wrong_db = float(fault.partition("64: ")[2].partition(" dB")[0])
+    assert wrong_db == pytest.approx(0, abs=0.9)
+    assert fault.endswith(" dB, where at least 20 are expected")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, AssertionError])
+def test_a_kernel_that_fails_is_found_out(error):
+    def broken(x: torch.Tensor) -> torch.Tensor:
+        raise error("no such algorithm")
+
+    assert fault_of_kernel(broken) == "the library fails at 64 -> 64: no such algorithm"
+
+
+def test_trouble_with_the_device_is_not_blamed_on_the_shape():
+    def broken(x: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("full")
 
-    monkeypatch.setattr(bnb.Int8Linear, "forward", broken)
     with pytest.raises(torch.OutOfMemoryError):
-        bnb._why_not.__wrapped__("int8", 64, 64, CPU)
+        fault_of_kernel(broken)
 
 
-def test_a_trial_of_a_good_shape_passes():
-    for kind in ("int8", "int4"):
-        assert bnb._why_not.__wrapped__(kind, 192, 64, CPU) == ""
+def test_a_kernel_that_answers_infinity_is_found_out():
+    assert "gives wrong values at 64 -> 64" in fault_of_kernel(lambda x: torch.full_like(x, torch.inf))
+
+
+def test_why_a_builder_leaves_a_layer_is_the_fault_of_its_shape():
+    fault = fault_of_shape(lambda linear, _: f"{linear.in_features} is odd", (63, 64), CPU, torch.bfloat16, 20.0)
+    assert fault == "63 is odd"
+
+
+def test_a_shape_is_tried_once_for_each_builder():
+    tried = []
+
+    def builder(linear: nn.Linear, copier: Copier) -> str:
+        tried.append((linear.in_features, linear.out_features, copier.device, copier.dtype))
+        return "not now"
+
+    for _ in range(2):
+        fault_of_shape(builder, (64, 32), CPU, torch.bfloat16, 20.0)
+    assert tried == [(64, 32, CPU, torch.bfloat16)]
+
+
+@pytest.mark.parametrize(("kind", "builder"), [("int8", bnb.int8_layer), ("int4", bnb.nf4_layer)])
+def test_a_trial_of_a_good_shape_passes(kind, builder):
+    least_db = find_precision(kind).min_layer_sqnr_db
+    assert fault_of_shape(builder, (192, 64), CPU, torch.bfloat16, least_db) == ""
+
+
+def int8_but_for_48_columns(linear: nn.Linear, copier: Copier) -> nn.Module:
+    """LLM.int8 by a library whose kernel for 48 columns is wrong."""
+    wrong = Kernel(lambda x: torch.zeros(*x.shape[:-1], linear.out_features, dtype=x.dtype))
+    return wrong if linear.in_features == 48 else bnb.int8_layer(linear, copier)
+
+
+def test_a_layer_whose_kernel_is_wrong_is_left_with_the_reason():
+    spec = dataclasses.replace(find_precision("int8"), layer=f"{__name__}:int8_but_for_48_columns")
+    source = nn.Sequential(nn.Linear(64, 48), nn.Linear(48, 40))
+    converted = convert(source, spec, device=CPU, rest=torch.bfloat16, heads=())
+    assert [*converted.coverage.left] == ["1"]
+    assert converted.coverage.left["1"].startswith("the library gives wrong values at 48 -> 40: ")
+    assert [type(layer) for layer in converted.module] == [bnb.Int8Linear, nn.Linear]
 
 
 def test_dequantizing_by_the_definition_agrees_with_bitsandbytes():
@@ -193,4 +243,23 @@ def test_the_copier_copies_each_tensor_once():
     assert copier.parameter(parameter) is copier.parameter(parameter)
     assert copier.parameter(parameter).dtype is torch.float16
     assert not copier.parameter(parameter).requires_grad
-    assert copy.copy(parameter) is not parameter
+    assert copier.parameter(parameter) is not parameter
+
+
+def test_the_copier_keeps_a_copy_of_another_type_apart():
+    parameter = nn.Parameter(torch.randn(3))
+    copier = Copier(CPU, torch.bfloat16)
+    half = copier.parameter(parameter, torch.float16)
+    assert half.dtype is torch.float16
+    assert not half.requires_grad
+    assert copier.parameter(parameter, torch.float16) is half
+    assert copier.parameter(parameter).dtype is torch.bfloat16
+    assert copier.parameter(parameter, torch.bfloat16) is copier.parameter(parameter)
+
+
+def test_what_is_made_of_a_shared_tensor_is_made_once_for_each_kind():
+    copier, shared, other = Copier(CPU, torch.float16), torch.ones(3), torch.ones(3)
+    packed = copier.once(shared, torch.clone)
+    assert copier.once(shared, torch.clone) is packed
+    assert copier.once(shared, torch.clone, "scales") is not packed
+    assert copier.once(other, torch.clone) is not packed

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pkgutil import resolve_name
 
 import pytest
+import torch
 
 from pytest_vq.errors import SelectionError
-from pytest_vq.precision.precisions import all_precisions, find_precision, load_handler, select_precisions
+from pytest_vq.precision.precisions import all_precisions, find_precision
 
 
 def test_the_registry_is_ordered_and_bounded():
@@ -20,9 +22,7 @@ def test_the_registry_is_ordered_and_bounded():
 
 
 def test_importing_the_registry_loads_no_torch():
-    code = (
-        "import sys, pytest_vq.precision.precisions as p; p.select_precisions('all'); sys.exit('torch' in sys.modules)"
-    )
+    code = "import sys, pytest_vq.precision.precisions as p; p.all_precisions(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -39,25 +39,20 @@ def test_a_name_like_none_gets_them_all():
         find_precision("zzz")
 
 
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        ("all", ["fp32", "fp16", "int8", "int4"]),
-        (" int4 , fp32,", ["fp32", "int4"]),
-        ("int8,int8", ["int8"]),
-        ("int4,all", ["fp32", "fp16", "int8", "int4"]),
-    ],
-)
-def test_select(text, names):
-    assert [spec.name for spec in select_precisions(text)] == names
+@pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("fp16", torch.float16)])
+def test_a_precision_that_casts_names_a_type_of_torch_and_replaces_nothing(name, dtype):
+    spec = find_precision(name)
+    assert getattr(torch, spec.dtype) is dtype
+    assert (spec.layer, spec.check) == (None, None)
 
 
-@pytest.mark.parametrize("text", ["", " , ", "int8,int9"])
-def test_select_refuses(text):
-    with pytest.raises(SelectionError):
-        select_precisions(text)
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_the_layer_builder_and_the_check_of_a_precision_can_be_loaded(name):
+    spec = find_precision(name)
+    assert spec.dtype is None
+    assert callable(resolve_name(spec.layer))
+    assert callable(resolve_name(spec.check))
 
 
-@pytest.mark.parametrize("name", ["fp32", "fp16", "int8", "int4"])
-def test_every_handler_can_be_loaded(name):
-    assert callable(load_handler(find_precision(name)))
+def test_a_precision_that_is_coarser_than_another_names_one_that_exists():
+    assert {spec.name: spec.coarser_than for spec in all_precisions().values() if spec.coarser_than} == {"int4": "int8"}

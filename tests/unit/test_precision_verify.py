@@ -1,4 +1,4 @@
-"""Each fault that a handler could leave behind, put in by hand."""
+"""Each fault that a layer builder could leave behind, put in by hand."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from pytest_vq.errors import PrecisionError
-from pytest_vq.precision.convert import convert, verify
+from pytest_vq.precision.convert import convert
 from pytest_vq.precision.converted import Converted
 from pytest_vq.precision.precisions import find_precision
+from pytest_vq.precision.verify import verify
 from pytest_vq.schema.record import Coverage
 from pytest_vq.schema.spec import PrecisionSpec
 
@@ -24,7 +25,7 @@ def source() -> nn.Module:
 
 
 def at(name: str) -> Converted:
-    return convert(source(), find_precision(name), device=CPU, heads=())
+    return convert(source(), find_precision(name), device=CPU, rest=torch.bfloat16, heads=())
 
 
 def refuse(converted: Converted, name: str, match: str) -> None:
@@ -33,13 +34,16 @@ def refuse(converted: Converted, name: str, match: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["fp32", "fp16", "int8", "int4"])
-def test_what_convert_gives_holds_before_and_after_a_forward(name):
+def test_what_convert_gives_holds(name):
+    verify(at(name), find_precision(name))
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp16", "int8"])  # bitsandbytes may repack NF4 at its first forward
+def test_what_convert_gives_still_holds_after_a_forward(name):
     converted = at(name)
-    verify(converted, find_precision(name))
     with torch.inference_mode():
         converted.module(torch.randn(4, 64, dtype=converted.dtype))
-    if name != "int4":  # bitsandbytes may have repacked NF4
-        verify(converted, find_precision(name))
+    verify(converted, find_precision(name))
 
 
 @pytest.mark.parametrize(
@@ -50,8 +54,8 @@ def test_what_convert_gives_holds_before_and_after_a_forward(name):
         ("int8", "fp16", "quantizes nothing"),
         ("fp16", "fp32", "must be fed torch.float32"),
         ("fp32", "fp16", "must be fed torch.float16"),
-        ("fp16", "int8", "no.* linear layer|none of"),
-        ("fp16", "int4", "no.* linear layer|none of"),
+        ("fp16", "int8", "none of 2 linear layers"),
+        ("fp16", "int4", "none of 2 linear layers"),
     ],
 )
 def test_one_scheme_under_the_name_of_another(name, other, match):
@@ -61,7 +65,7 @@ def test_one_scheme_under_the_name_of_another(name, other, match):
 def test_a_layer_left_in_half_precision_without_saying_so():
     converted = at("int8")
     converted.module[2] = nn.Linear(64, 32).to(converted.dtype)
-    refuse(converted, "int8", "reports 2 quantized layers, the model holds 1")
+    refuse(converted, "int8", "2 layers were replaced, but the model holds 1 quantized ones")
 
 
 def test_a_count_that_does_not_add_up():
@@ -137,12 +141,37 @@ def test_a_bias_in_fp32():
     refuse(converted, "int8", "the bias of 0 is torch.float32")
 
 
-def test_schemes_of_ones_own_are_checked_too():
+def own(**changes: object) -> Converted:
+    """A model in BF16, nothing of which is quantized."""
     bf16 = Converted(source().bfloat16(), "torch.bfloat16", torch.bfloat16, Coverage(eligible=2, quantized=0))
-    verify(bf16, PrecisionSpec("bf16", "somewhere:bf16", 30.0))
-    with pytest.raises(PrecisionError, match="none of 2 linear layers"):
-        verify(dataclasses.replace(bf16, method="my int2"), PrecisionSpec("int2", "somewhere:int2", 2.0))
-    with pytest.raises(PrecisionError, match=r"is torch\.bfloat16"):
-        verify(
-            dataclasses.replace(bf16, method="torch.float16", dtype=torch.float16), PrecisionSpec("half", "s:h", 30.0)
-        )
+    return dataclasses.replace(bf16, **changes)
+
+
+def test_a_type_of_ones_own_is_held_by_everything():
+    verify(own(), PrecisionSpec("bf16", 30.0, dtype="bfloat16"))
+
+
+def test_a_type_of_ones_own_is_checked():
+    with pytest.raises(PrecisionError, match=r"half must be fed torch\.float16, not torch\.bfloat16"):
+        verify(own(), PrecisionSpec("half", 30.0, dtype="float16"))
+    with pytest.raises(PrecisionError, match=r"half: 0\.weight is torch\.bfloat16, but torch\.float16 was promised"):
+        verify(own(dtype=torch.float16), PrecisionSpec("half", 30.0, dtype="float16"))
+
+
+def test_layers_of_ones_own_are_checked_for_what_holds_of_all():
+    without_a_check = PrecisionSpec("int2", 2.0, layer="somewhere:int2")
+    with pytest.raises(PrecisionError, match="int2: none of 2 linear layers"):
+        verify(own(method="my int2"), without_a_check)
+    verify(own(method="my int2", coverage=Coverage(eligible=2, quantized=2)), without_a_check)
+
+
+def never_right(module: nn.Module) -> str:
+    return f"it is a {type(module).__name__} of {module.in_features} columns"
+
+
+def test_layers_of_ones_own_are_checked_by_their_own_check():
+    spec = PrecisionSpec("mine", 2.0, layer="somewhere:mine", check=f"{__name__}:never_right")
+    with pytest.raises(
+        PrecisionError, match="mine: the layer 0 is not what it should be: it is a Int8Linear of 64 col"
+    ):
+        verify(at("int8"), spec)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import random
@@ -9,6 +10,7 @@ from statistics import median
 import pytest
 from fake_clock import FakeClock
 
+from pytest_vq.execution.prepared import Request
 from pytest_vq.measure.sampler import StopRule, quiet_collector, sample
 
 
@@ -23,13 +25,13 @@ def noisy(ms: float, cv: float, seed: int = 0) -> Iterator[float]:
 
 def run(durations: dict[str, Iterator[float]], subject: str, rule: StopRule, brief: frozenset[str] = frozenset()):
     clock = FakeClock()
-    workloads = {name: clock.workload(times) for name, times in durations.items()}
-    return sample(workloads, subject, clock, rule, brief), clock
+    requests = {name: Request(clock.workload(times)) for name, times in durations.items()}
+    return sample(requests, subject, clock, rule, brief), clock
 
 
 def test_a_steady_workload_stops_on_its_interval_with_the_minimum_of_samples() -> None:
     sampled, _ = run({"a": steady(10)}, "a", StopRule(budget_s=60))
-    taken = sampled.samples["a"]
+    taken = sampled["a"]
     assert taken.stop_reason == "interval"
     assert 30 <= len(taken.times_ms) <= 34
     assert set(taken.times_ms) == {10.0}
@@ -38,22 +40,22 @@ def test_a_steady_workload_stops_on_its_interval_with_the_minimum_of_samples() -
 def test_a_noisy_workload_is_sampled_until_its_interval_is_narrow() -> None:
     quiet, _ = run({"a": noisy(10, 0.01)}, "a", StopRule(budget_s=60))
     loud, _ = run({"a": noisy(10, 0.05)}, "a", StopRule(budget_s=60))
-    assert quiet.samples["a"].stop_reason == loud.samples["a"].stop_reason == "interval"
-    assert len(loud.samples["a"].times_ms) > 5 * len(quiet.samples["a"].times_ms)
+    assert quiet["a"].stop_reason == loud["a"].stop_reason == "interval"
+    assert len(loud["a"].times_ms) > 5 * len(quiet["a"].times_ms)
 
 
 def test_the_budget_ends_what_never_becomes_narrow() -> None:
     sampled, clock = run({"a": noisy(10, 0.5)}, "a", StopRule(budget_s=4))
-    assert sampled.samples["a"].stop_reason == "budget"
+    assert sampled["a"].stop_reason == "budget"
     assert 3.5 < clock.now_s() <= 4
 
 
 def test_a_giant_gets_one_warm_up_call_and_one_sample_whatever_the_budget() -> None:
     sampled, _ = run({"fp32": steady(4_000), "fp16": steady(15_000)}, "fp16", StopRule(budget_s=4))
-    assert sampled.samples["fp16"].warmup_calls == 1
-    assert sampled.samples["fp16"].times_ms == (15_000.0,)
-    assert sampled.samples["fp32"].times_ms == (4_000.0,)
-    assert sampled.samples["fp16"].stop_reason == "budget"
+    assert sampled["fp16"].warmup_calls == 1
+    assert sampled["fp16"].times_ms == (15_000.0,)
+    assert sampled["fp32"].times_ms == (4_000.0,)
+    assert sampled["fp16"].stop_reason == "budget"
 
 
 def test_the_next_round_is_not_started_when_the_budget_cannot_hold_it() -> None:
@@ -66,20 +68,20 @@ def test_warm_up_goes_on_while_calls_still_get_faster() -> None:
         return (10 * (1 + 3 * 0.97**n) for n in itertools.count())
 
     sampled, _ = run({"a": cooling()}, "a", StopRule(budget_s=60))
-    assert sampled.samples["a"].warmup_calls > 50
-    assert max(sampled.samples["a"].times_ms) < 12
+    assert sampled["a"].warmup_calls > 50
+    assert max(sampled["a"].times_ms) < 12
 
 
 def test_warm_up_takes_ten_calls_and_half_a_second() -> None:
     slow, _ = run({"a": steady(200)}, "a", StopRule(budget_s=60))
     fast, _ = run({"a": steady(1)}, "a", StopRule(budget_s=60))
-    assert 10 <= slow.samples["a"].warmup_calls <= 12
-    assert 500 <= fast.samples["a"].warmup_calls <= 520
+    assert 10 <= slow["a"].warmup_calls <= 12
+    assert 500 <= fast["a"].warmup_calls <= 520
 
 
 def test_calls_below_the_clocks_resolution_share_an_interval() -> None:
     sampled, _ = run({"a": steady(0.01)}, "a", StopRule(budget_s=60))
-    assert sampled.samples["a"].times_ms == pytest.approx([0.01] * len(sampled.samples["a"].times_ms))
+    assert sampled["a"].times_ms == pytest.approx([0.01] * len(sampled["a"].times_ms))
 
 
 def test_drift_cancels_from_side_by_side_blocks() -> None:
@@ -89,9 +91,9 @@ def test_drift_cancels_from_side_by_side_blocks() -> None:
         while True:
             yield ms * (1 + 0.1 * clock.now_s())
 
-    workloads = {"a": clock.workload(drifting(20)), "b": clock.workload(drifting(10))}
-    sampled = sample(workloads, "b", clock, StopRule(budget_s=8))
-    a, b = sampled.block_medians_ms["a"], sampled.block_medians_ms["b"]
+    requests = {"a": Request(clock.workload(drifting(20))), "b": Request(clock.workload(drifting(10)))}
+    sampled = sample(requests, "b", clock, StopRule(budget_s=8))
+    a, b = sampled["a"].block_medians_ms, sampled["b"].block_medians_ms
     assert len(a) == len(b) > 20
     assert median(x / y for x, y in zip(a, b, strict=True)) == pytest.approx(2.0, rel=2e-3)
     assert max(b) > 1.5 * min(b)
@@ -100,29 +102,31 @@ def test_drift_cancels_from_side_by_side_blocks() -> None:
 def test_order_is_mirrored_from_round_to_round() -> None:
     clock, calls = FakeClock(), []
 
-    def workload(name: str):
+    def request(name: str) -> Request:
         def call() -> None:
             calls.append(name)
             clock.now_ms += 50
 
-        return call
+        return Request(call)
 
-    sample({"a": workload("a"), "b": workload("b")}, "b", clock, StopRule(budget_s=60, warmup_calls=1, warmup_s=0))
-    timed = "".join(calls)[-40:]
-    assert timed == "abba" * 10 or timed == "baab" * 10
+    rule = StopRule(budget_s=60, warmup_calls=1, warmup_s=0)
+    sampled = sample({"a": request("a"), "b": request("b")}, "b", clock, rule)
+    rounds = len(sampled["b"].times_ms)  # a block of 20 ms is one call here
+    assert rounds > 20
+    assert "".join(calls)[-2 * rounds :] == ("abba" * rounds)[: 2 * rounds]
 
 
 def test_brief_workloads_get_few_intervals_a_block() -> None:
     rule = StopRule(budget_s=60)
     sampled, _ = run({"sentinel": steady(1), "a": steady(1)}, "a", rule, frozenset({"sentinel"}))
-    blocks = len(sampled.block_medians_ms["a"])
-    assert len(sampled.samples["sentinel"].times_ms) == 3 * blocks
-    assert len(sampled.samples["a"].times_ms) == 20 * blocks
+    blocks = len(sampled["a"].blocks_ms)
+    assert len(sampled["sentinel"].times_ms) == 3 * blocks
+    assert len(sampled["a"].times_ms) == 20 * blocks
 
 
 def test_the_study_protocol_counts_calls() -> None:
     sampled, _ = run({"fp32": noisy(3, 0.3), "a": noisy(2, 0.3, 1)}, "a", StopRule.study(float("inf")))
-    taken = sampled.samples["a"]
+    taken = sampled["a"]
     assert taken.stop_reason == "protocol"
     assert taken.warmup_calls == 100
     assert len(taken.times_ms) == 1000
@@ -130,7 +134,7 @@ def test_the_study_protocol_counts_calls() -> None:
 
 def test_a_budget_bounds_the_study_protocol_too() -> None:
     sampled, clock = run({"a": steady(100)}, "a", StopRule.study(5))
-    assert sampled.samples["a"].stop_reason == "budget"
+    assert sampled["a"].stop_reason == "budget"
     assert clock.now_s() <= 5
 
 
@@ -155,3 +159,109 @@ def test_a_collector_that_was_off_stays_off() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+class Switch:
+    """A global switch, and who was called while it was on and while it was off."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.is_on = False
+        self.times_entered = 0
+        self.called: set[tuple[str, bool]] = set()
+
+    @contextlib.contextmanager
+    def context(self) -> Iterator[None]:
+        assert not self.is_on
+        self.is_on = True
+        self.times_entered += 1
+        try:
+            yield
+        finally:
+            self.is_on = False
+
+    def call(self, name: str, ms: float = 5.0):
+        def run() -> None:
+            self.called.add((name, self.is_on))
+            self.clock.now_ms += ms
+
+        return run
+
+
+@pytest.mark.parametrize("rule", [StopRule(budget_s=60), StopRule.study(60), StopRule(budget_s=0.001)])
+def test_a_request_is_called_in_its_own_context_and_the_others_outside_it(rule: StopRule) -> None:
+    switch = Switch(FakeClock())
+    requests = {
+        "fp32": Request(switch.call("fp32")),
+        "mine": Request(switch.call("mine"), switch.context),
+        "sentinel": Request(switch.call("sentinel")),
+    }
+    sampled = sample(requests, "mine", switch.clock, rule, frozenset({"sentinel"}))
+    assert switch.called == {("fp32", False), ("mine", True), ("sentinel", False)}
+    assert switch.times_entered == 1 + len(sampled["mine"].blocks_ms)  # for the warm-up, and for each block
+
+
+def test_warming_up_is_done_in_the_context_too() -> None:
+    switch = Switch(FakeClock())
+    during: list[bool] = []
+
+    def call() -> None:
+        during.append(switch.is_on)
+        switch.clock.now_ms += 5
+
+    sampled = sample({"mine": Request(call, switch.context)}, "mine", switch.clock, StopRule(budget_s=60))
+    assert sampled["mine"].warmup_calls > 10
+    assert during == [True] * (sampled["mine"].warmup_calls + len(sampled["mine"].times_ms))
+
+
+def test_contexts_of_two_requests_are_never_open_together() -> None:
+    clock = FakeClock()
+    first, second = Switch(clock), Switch(clock)
+    together: list[bool] = []
+
+    def call() -> None:
+        together.append(first.is_on and second.is_on)
+        clock.now_ms += 5
+
+    requests = {"a": Request(call, first.context), "b": Request(call, second.context)}
+    sample(requests, "b", clock, StopRule(budget_s=60))
+    assert not any(together)
+    assert first.times_entered == second.times_entered > 2
+
+
+def test_entering_and_leaving_a_context_is_not_timed() -> None:
+    clock = FakeClock()
+
+    @contextlib.contextmanager
+    def slow() -> Iterator[None]:
+        clock.now_ms += 300
+        yield
+        clock.now_ms += 300
+
+    sampled = sample({"a": Request(clock.workload(steady(10)), slow)}, "a", clock, StopRule(budget_s=60))
+    assert set(sampled["a"].times_ms) == {10.0}
+
+
+@pytest.mark.parametrize("good_calls", [0, 25, 120], ids=["first call", "warming up", "timed"])  # warm after 100
+def test_a_context_is_left_when_its_request_fails(good_calls: int) -> None:
+    switch = Switch(FakeClock())
+    left = iter(range(good_calls))
+
+    def call() -> None:
+        switch.clock.now_ms += 5
+        if next(left, None) is None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        sample({"mine": Request(call, switch.context)}, "mine", switch.clock, StopRule(budget_s=60))
+    assert not switch.is_on
+    assert gc.isenabled()
+
+
+def test_what_is_returned_holds_every_block_of_every_request() -> None:
+    sampled, _ = run({"a": steady(10), "b": steady(5)}, "b", StopRule(budget_s=60))
+    assert list(sampled) == ["a", "b"]
+    assert len(sampled["a"].blocks_ms) == len(sampled["b"].blocks_ms)
+    assert {len(block) for block in sampled["a"].blocks_ms} == {2}  # blocks of 20 ms
+    assert {len(block) for block in sampled["b"].blocks_ms} == {4}
+    assert sampled["b"].block_medians_ms == (5.0,) * len(sampled["b"].blocks_ms)

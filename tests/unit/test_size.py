@@ -1,13 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 
 from pytest_vq.precision.convert import convert
+from pytest_vq.precision.converted import Converted
 from pytest_vq.precision.precisions import find_precision
-from pytest_vq.precision.size import file_bytes, serialized_bytes, stored_tensors
+from pytest_vq.precision.size import file_bytes, stored_tensors
+
+
+def at(source: nn.Module, name: str, heads: Sequence[str] = ()) -> Converted:
+    return convert(source, find_precision(name), device=torch.device("cpu"), rest=torch.bfloat16, heads=heads)
+
+
+def size_of(module: nn.Module) -> int:
+    return file_bytes(stored_tensors(module))
 
 
 def model() -> nn.Module:
@@ -18,9 +29,9 @@ def model() -> nn.Module:
 
 @pytest.mark.parametrize("name", ["fp32", "fp16", "int8", "int4"])
 def test_it_is_what_safetensors_writes(name):
-    converted = convert(model(), find_precision(name), device=torch.device("cpu"), heads=["5"])
+    converted = at(model(), name, ["5"])
     written = len(safetensors.torch.save(stored_tensors(converted.module)))
-    assert converted.model_size_bytes == serialized_bytes(converted.module) == written
+    assert converted.model_size_bytes == size_of(converted.module) == written
 
 
 @pytest.mark.parametrize("count", range(1, 14))
@@ -47,9 +58,9 @@ def test_what_is_shared_counts_once():
     one = nn.Sequential(nn.Linear(64, 64))
     two = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
     two[1].weight, two[1].bias = two[0].weight, two[0].bias
-    assert serialized_bytes(two) == serialized_bytes(one)
+    assert size_of(two) == size_of(one)
     two[1].weight = nn.Parameter(two[0].weight.clone())
-    assert serialized_bytes(two) > serialized_bytes(one) + 64 * 64 * 4
+    assert size_of(two) > size_of(one) + 64 * 64 * 4
 
 
 @pytest.mark.parametrize("name", ["int8", "int4"])
@@ -58,16 +69,16 @@ def test_a_shared_quantized_weight_counts_once(name):
         source = nn.Sequential(nn.Linear(256, 256, bias=False), nn.Linear(256, 256, bias=False))
         if shared:
             source[1].weight = source[0].weight
-        return convert(source, find_precision(name), device=torch.device("cpu"), heads=()).model_size_bytes
+        return at(source, name).model_size_bytes
 
     assert size(shared=False) - size(shared=True) >= 256 * 256 // (1 if name == "int8" else 2)
 
 
 def test_quantization_state_is_counted():
     source = nn.Sequential(nn.Linear(1024, 256, bias=False))
-    size = convert(source, find_precision("int8"), device=torch.device("cpu"), heads=()).model_size_bytes
+    size = at(source, "int8").model_size_bytes
     assert size >= 1024 * 256 + 256 * 4  # a scale of four bytes for each row
-    size = convert(source, find_precision("int4"), device=torch.device("cpu"), heads=()).model_size_bytes
+    size = at(source, "int4").model_size_bytes
     assert size >= 1024 * 256 // 2 + 1024 * 256 // 64
 
 
@@ -79,6 +90,6 @@ def test_buffers_that_are_not_stored_and_extra_state_are_not_counted():
         def set_extra_state(self, state: object) -> None: ...
 
     module = Extra()
-    empty = serialized_bytes(module)
+    empty = size_of(module)
     module.register_buffer("cache", torch.zeros(100), persistent=False)
-    assert serialized_bytes(module) == empty == 16
+    assert size_of(module) == empty == 16

@@ -1,36 +1,15 @@
+"""The mathematics of a decision: the prior of variances, moderated variances, and what a difference proves."""
+
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 
 import numpy as np
 import pytest
 
 from pytest_vq.gate import stats
 from pytest_vq.gate.policy import DEFAULT, Policy
-from pytest_vq.measure.interval import lag1_autocorrelation, median_interval
-from pytest_vq.schema.estimates import Anchor, Entry, Estimates
-from pytest_vq.schema.record import Setup
-
-
-def process(latency_ms: float, **changes: object) -> Estimates:
-    blank: dict[str, object] = dict.fromkeys(f.name for f in fields(Estimates))
-    blank |= {
-        "latency_ms": latency_ms,
-        "latency_low_ms": latency_ms * 0.99,
-        "latency_high_ms": latency_ms * 1.01,
-        "samples": 30,
-        "model_size_bytes": 1,
-        "device_uuid": "GPU-1",
-        "versions": {"torch": "2.13.0"},
-        "date_utc": "",
-    }
-    return Estimates(**(blank | changes))  # type: ignore[arg-type]
-
-
-def entry(*processes: Estimates, precision: str = "int8") -> Entry:
-    setup = Setup(precision, 1, "adaptive", "random", None, tf32=False)
-    return Entry(setup, Anchor(processes[:1], "", ""), processes)
+from pytest_vq.gate.stats import Effect, Judgement, Limits
 
 
 @pytest.mark.parametrize("x", [1e-3, 0.1, 1.0, 7.5, 300.0, 1e5])
@@ -98,41 +77,10 @@ def test_moderate_takes_arrays_like_floats() -> None:
     assert dfs.tolist() == [float(d) for _, d in one_by_one]
 
 
-def test_noise_is_learnt_per_kind_and_only_from_replicated_pairs() -> None:
-    rng = np.random.default_rng(1)
-
-    def noisy(sigma: float, **more: object) -> Entry:
-        times = 10 * np.exp(rng.normal(0, sigma, 12))
-        speedups = 1.4 * np.exp(rng.normal(0, sigma / 4, 12))
-        pairs = zip(times, speedups, strict=True)
-        return entry(*(process(t, speedup=s, speedup_low=s, speedup_high=s, **more) for t, s in pairs))
-
-    singles = [entry(process(5.0)) for _ in range(5)]
-    noise = stats.learn_noise([("model", noisy(0.02)) for _ in range(8)] + [("model", one) for one in singles])
-
-    assert set(noise.priors) == {stats.LATENCY, stats.SPEEDUP}
-    latency, speedup = noise.priors[stats.LATENCY], noise.priors[stats.SPEEDUP]
-    assert math.sqrt(latency.variance) == pytest.approx(0.02, rel=0.25)
-    assert math.sqrt(speedup.variance) == pytest.approx(0.005, rel=0.25)
-    assert latency.pairs == 8
-    assert stats.learn_noise(singles).priors == {}
-    assert noise.prior(stats.LATENCY_FP32) == latency
-
-
-def test_two_cards_difference_is_not_noise() -> None:
-    two = [process(10.0 * card + step, device_uuid=f"GPU-{card}") for card in (1, 2) for step in (0, 0.1, 0.05)]
-    noise = stats.learn_noise([entry(*two)] * 4)
-    assert math.sqrt(noise.priors[stats.LATENCY].variance) < 0.01
-
-
-def test_the_low_quantile_is_the_steady_estimate_where_there_is_one() -> None:
-    assert stats.steady_ms(process(5.0)) == 5.0
-    assert stats.steady_ms(process(5.0, latency_q10_ms=4.0)) == 4.0
-
-
 def test_no_change_counts_unless_every_process_confirms_it() -> None:
-    def judged(least: float) -> stats.Judgement:
-        return stats.judge(0.1, least, 0.2, 0.001, 0.002, 30.0, 0.03, 0.05, (1e-5, 1e-3))
+    def judged(least: float) -> Judgement:
+        effect = Effect(mean=0.1, error=0.001, df=30.0, least=least, most=0.2, sigma=0.002)
+        return stats.judge(effect, Limits(tolerance=0.03, resolution=0.05, fail_error=1e-5, pass_error=1e-3))
 
     assert judged(0.05).fails
     assert not judged(0.01).fails
@@ -144,39 +92,3 @@ def test_the_error_of_a_suite_is_shared_by_all_its_comparisons_and_looks() -> No
     comparisons = 64 * policy.timed_metrics * policy.references
     total = sum(comparisons * policy.fail_error(64, processes) for processes in (1, 2, 3))
     assert total == pytest.approx(policy.suite_error)
-
-
-# -- the interval of one process's median
-
-
-@pytest.mark.parametrize("n", [6, 7, 10, 31, 200, 1001])
-def test_the_interval_covers_at_least_95_percent_for_independent_samples(n: int) -> None:
-    from scipy.stats import binom
-
-    low, high = median_interval([float(i) for i in np.random.default_rng(3).permutation(n)]) or (0, 0)
-    assert low + high == n - 1  # symmetric in rank
-    assert 1 - 2 * binom.cdf(low, n, 0.5) >= 0.95
-
-
-def test_below_six_samples_there_is_no_interval() -> None:
-    assert median_interval([1.0] * 5) is None
-    assert median_interval([1.0] * 6) == (1.0, 1.0)
-
-
-def test_dependent_samples_widen_the_interval() -> None:
-    rng = np.random.default_rng(0)
-    independent = rng.normal(size=400)
-    dependent = np.repeat(independent[:40], 10)
-
-    assert lag1_autocorrelation(independent.tolist()) < 0.15
-    assert lag1_autocorrelation(dependent.tolist()) > 0.7
-    shuffled = median_interval(rng.permutation(dependent).tolist()) or (0, 0)
-    in_order = median_interval(dependent.tolist()) or (0, 0)
-    assert in_order[1] - in_order[0] > 2 * (shuffled[1] - shuffled[0])
-
-
-def test_the_interval_scales_with_its_samples_and_constant_samples_do_no_harm() -> None:
-    values = np.random.default_rng(5).exponential(size=50)
-    low, high = median_interval(values.tolist()) or (0, 0)
-    assert median_interval((values * 1000).tolist()) == pytest.approx((low * 1000, high * 1000))
-    assert median_interval([3.0] * 100) == (3.0, 3.0)

@@ -4,37 +4,36 @@ import difflib
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import fields, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from factories import make_estimates, make_setup
 
 from pytest_vq.errors import BaselineError
+from pytest_vq.files import lock_of
 from pytest_vq.schema.estimates import Estimates
-from pytest_vq.schema.record import SCHEMA_VERSION, Setup
+from pytest_vq.schema.record import Setup
+from pytest_vq.schema.spec import EAGER
 from pytest_vq.store import baselines as store_module
 from pytest_vq.store.baselines import BaselineStore
 
+TESTS = Path(__file__).parents[1]
+VERSION_1 = TESTS / "data" / "baselines-v1"
 DEVICE, NAME = "nvidia-h200", "NVIDIA H200"
-SETUP = Setup(precision="int8", batch=1, protocol="adaptive", weights="random", threads=None, tf32=False)
+SETUP = make_setup(threads=None)
 
 
-def estimates(latency_ms: float = 4.0, **changes: object) -> Estimates:
-    blank: dict[str, object] = dict.fromkeys(f.name for f in fields(Estimates))
-    blank |= {
-        "latency_ms": latency_ms,
-        "samples": 30,
-        "speedup": 1.5,
-        "model_size_bytes": 5_000_000,
-        "device_uuid": "GPU-1",
-        "versions": {"torch": "2.8.0", "python": "3.11"},
-        "commit": "abc",
-        "date_utc": "2025-01-01T00:00:00+00:00",
-    }
-    return Estimates(**(blank | changes))  # type: ignore[arg-type]
+def estimates(latency_ms: float = 4.0, **changes: Any) -> Estimates:
+    """A process's estimates of another day than today."""
+    usual = {"latency_ms": latency_ms, "speedup": 1.5, "date_utc": "2025-01-01T00:00:00+00:00"}
+    return make_estimates(**(usual | changes))
 
 
 def names(directory: Path) -> list[str]:
@@ -85,13 +84,18 @@ def test_another_setup_is_another_entry(tmp_path: Path) -> None:
     append(tmp_path, estimates(9.0), setup=replace(SETUP, threads=2))
     append(tmp_path, estimates(8.0), setup=replace(SETUP, batch=8))
     append(tmp_path, estimates(7.0), setup=replace(SETUP, precision="fp16"))
-    entries = BaselineStore(tmp_path).entries(DEVICE, "vit")
-    assert [(e.setup.precision, e.setup.batch, e.setup.threads, e.processes[0].latency_ms) for e in entries] == [
+    append(tmp_path, estimates(3.0), setup=replace(SETUP, execution="compile"))
+    store = BaselineStore(tmp_path)
+    entries = store.entries(DEVICE, "vit")
+    assert [(e.setup.scheme, e.setup.batch, e.setup.threads, e.processes[0].latency_ms) for e in entries] == [
         ("fp16", 1, None, 7.0),
+        ("int8+compile", 1, None, 3.0),
         ("int8", 1, None, 4.0),
         ("int8", 1, 2, 9.0),
         ("int8", 8, None, 8.0),
     ]
+    assert [store.entry(DEVICE, "vit", entry.setup) for entry in entries] == list(entries)
+    assert store.entry(DEVICE, "vit", replace(SETUP, tf32=True)) is None
 
 
 def test_the_last_twenty_processes_are_kept(tmp_path: Path) -> None:
@@ -114,7 +118,7 @@ def test_the_anchor_grows_to_five_processes_of_the_same_code(tmp_path: Path) -> 
     assert (entry.anchor.reason, entry.anchor.date_utc) == ("first recorded", "2025-01-01")
 
     append(tmp_path, estimates(2.0, commit="other"))
-    append(tmp_path, estimates(3.0, versions={"torch": "2.9.0", "python": "3.11"}))
+    append(tmp_path, estimates(3.0, versions={"torch": "2.14.0", "python": "3.11"}))
     append(tmp_path, *[estimates(float(n)) for n in range(4, 12)])
     (entry,) = BaselineStore(tmp_path).entries(DEVICE, "vit")
     assert [e.latency_ms for e in entry.anchor.estimates] == [1.0, 4.0, 5.0, 6.0, 7.0]
@@ -175,7 +179,7 @@ def test_the_file_is_sorted_json_with_its_schema_version(tmp_path: Path) -> None
     path = append(tmp_path, estimates())
     assert path == tmp_path / DEVICE / "vit.json"
     raw = json.loads(path.read_text())
-    assert (raw["schema_version"], raw["device"], raw["device_name"], raw["model"]) == (1, DEVICE, NAME, "vit")
+    assert (raw["schema_version"], raw["device"], raw["device_name"], raw["model"]) == (2, DEVICE, NAME, "vit")
     assert json.dumps(raw) == json.dumps(raw, sort_keys=True)
 
 
@@ -232,17 +236,19 @@ def test_a_file_keeps_its_permissions(tmp_path: Path) -> None:
 
 WRITER = """
 import sys; from pathlib import Path
-sys.path.insert(0, sys.argv[4])
-from test_store import append, estimates
-for n in range(int(sys.argv[3])):
-    append(Path(sys.argv[1]), estimates(float(sys.argv[2]) + n))
+from factories import make_estimates, make_setup
+from pytest_vq.store.baselines import BaselineStore
+root, start, count = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+for n in range(count):
+    taken = [("vit", make_setup(), make_estimates(latency_ms=start + n))]
+    BaselineStore(root).append("nvidia-h200", "NVIDIA H200", taken)
 """
 
 
 def test_processes_appending_at_once_lose_nothing(tmp_path: Path) -> None:
-    here = str(Path(__file__).parent)
     args = [sys.executable, "-c", WRITER, str(tmp_path)]
-    writers = [subprocess.Popen([*args, start, "5", here]) for start in ("100", "200", "300")]
+    environment = os.environ | {"PYTHONPATH": str(TESTS)}
+    writers = [subprocess.Popen([*args, start, "5"], env=environment) for start in ("100", "200", "300")]
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0, 0]
     (entry,) = BaselineStore(tmp_path).entries(DEVICE, "vit")
     assert sorted(e.latency_ms for e in entry.processes) == [float(s + n) for s in (100, 200, 300) for n in range(5)]
@@ -263,8 +269,8 @@ def broken(content: str, *, old: str = "", new: str = "") -> str:
         (lambda text: "<<<<<<< HEAD\n" + text, "merge"),
         (lambda text: "[]", "no schema_version"),
         (lambda text: "{}", "no schema_version"),
-        (lambda text: broken(text, old='"schema_version":1', new='"schema_version":true'), "no schema_version"),
-        (lambda text: broken(text, old='"latency_ms":4.0', new='"latency_ms":"4.0"'), r"latency_ms|float"),
+        (lambda text: broken(text, old='"schema_version":2', new='"schema_version":true'), "no schema_version"),
+        (lambda text: broken(text, old='"latency_ms":4.0', new='"latency_ms":"4.0"'), r"Expected `float`.*latency_ms"),
         (lambda text: broken(text, old='"latency_ms":4.0,', new=""), "latency_ms"),
         (lambda text: broken(text, old='"latency_ms":4.0', new='"latency_ms":0'), "not above 0"),
         (lambda text: broken(text, old='"latency_ms":4.0', new='"latency_ms":-4.0'), "not above 0"),
@@ -274,9 +280,9 @@ def broken(content: str, *, old: str = "", new: str = "") -> str:
         (lambda text: json.dumps(json.loads(text) | {"entries": json.loads(text)["entries"] * 2}), "same setup"),
     ],
 )
-def test_a_damaged_file_is_named_and_left_alone(tmp_path: Path, damage: object, words: str) -> None:
+def test_a_damaged_file_is_named_and_left_alone(tmp_path: Path, damage: Callable[[str], str], words: str) -> None:
     path = append(tmp_path, estimates())
-    content = damage(path.read_text()).encode("latin-1")  # type: ignore[operator]
+    content = damage(path.read_text()).encode("latin-1")
     path.write_bytes(content)
     store = BaselineStore(tmp_path)
     for attempt in (
@@ -293,10 +299,56 @@ def test_a_damaged_file_is_named_and_left_alone(tmp_path: Path, damage: object, 
 
 def test_a_newer_schema_says_both_versions_and_what_to_do(tmp_path: Path) -> None:
     path = append(tmp_path, estimates())
-    path.write_text('{"schema_version": 2, "all": "different"}')
-    with pytest.raises(BaselineError, match=rf"vit\.json.* 2,.* {SCHEMA_VERSION}: upgrade pytest-vq"):
+    path.write_text('{"schema_version": 3, "all": "different"}')
+    with pytest.raises(BaselineError, match=r"vit\.json.* 3,.* 2: upgrade pytest-vq"):
         append(tmp_path, estimates())
-    assert path.read_text() == '{"schema_version": 2, "all": "different"}'
+    assert path.read_text() == '{"schema_version": 3, "all": "different"}'
+
+
+@pytest.fixture
+def version_1(tmp_path: Path) -> BaselineStore:
+    """A copy of the baselines that the version before this one recorded."""
+    return BaselineStore(Path(shutil.copytree(VERSION_1, tmp_path / "baselines")))
+
+
+def stored_json(store: BaselineStore) -> dict[str, Any]:
+    """The one file of version 1, as it is now."""
+    return json.loads((store.root / "cpu-amd-epyc" / "vit-digits.json").read_text())
+
+
+def test_baselines_of_version_1_are_read_and_were_eager(version_1: BaselineStore) -> None:
+    stored = stored_json(version_1)
+    assert stored["schema_version"] == 1
+    assert version_1.devices() == ["cpu-amd-epyc"]
+    assert version_1.models("cpu-amd-epyc") == ["vit-digits"]
+    entries = version_1.entries("cpu-amd-epyc", "vit-digits")
+    assert [entry.setup.scheme for entry in entries] == ["fp16", "fp32", "int4", "int8"]
+    assert [entry.setup.execution for entry in entries] == [EAGER] * 4
+    for entry, written in zip(entries, stored["entries"], strict=True):
+        assert entry.processes == tuple(Estimates(**process) for process in written["processes"])
+        assert entry.anchor.estimates == tuple(Estimates(**process) for process in written["anchor"]["estimates"])
+        assert entry.operators.keys() == written["operators"].keys()
+    assert stored_json(version_1) == stored  # reading changes nothing
+
+
+def test_an_entry_of_version_1_is_found_by_what_is_measured_today(version_1: BaselineStore) -> None:
+    found = version_1.entry("cpu-amd-epyc", "vit-digits", make_setup("int8", weights="trained"))
+    assert found is not None
+    assert found.processes[0].latency_ms == 10.1238385
+    compiled = make_setup("int8", weights="trained", execution="compile")
+    assert version_1.entry("cpu-amd-epyc", "vit-digits", compiled) is None
+
+
+def test_baselines_of_version_1_are_version_2_once_something_was_appended(version_1: BaselineStore) -> None:
+    setup = make_setup("int8", weights="trained")
+    before = {entry.setup: entry for entry in version_1.entries("cpu-amd-epyc", "vit-digits")}
+    version_1.append("cpu-amd-epyc", "AMD EPYC", [("vit-digits", setup, estimates(9.0))])
+    stored = stored_json(version_1)
+    assert stored["schema_version"] == 2
+    assert [entry["setup"]["execution"] for entry in stored["entries"]] == [EAGER] * 4
+    after = {entry.setup: entry for entry in version_1.entries("cpu-amd-epyc", "vit-digits")}
+    assert after.pop(setup).processes == (*before.pop(setup).processes, estimates(9.0))
+    assert after == before
 
 
 @pytest.mark.parametrize("field", ["latency_ms", "sqnr_db", "speedup"])
@@ -395,6 +447,7 @@ def test_a_temporary_file_of_a_killed_process_is_no_obstacle(tmp_path: Path) -> 
 
 def test_a_lock_that_is_never_released_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "LOCK_TIMEOUT_S", 0.05)
-    store = BaselineStore(tmp_path)
-    with store._locked(DEVICE), pytest.raises(BaselineError, match=r"another process.*\.lock"):
+    held = lock_of(tmp_path / DEVICE, "baselines")
+    with held, pytest.raises(BaselineError, match=r"another process.*\.lock"):
         append(tmp_path, estimates())
+    append(tmp_path, estimates())  # it was the lock alone that was in the way

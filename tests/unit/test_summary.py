@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from factories import ENVIRONMENT, make_outcome, make_record, make_setup
 
 from pytest_vq.options import Options
 from pytest_vq.plugin import live
@@ -16,55 +16,18 @@ from pytest_vq.plugin.run import Run
 from pytest_vq.plugin.session import VqSession
 from pytest_vq.plugin.terminal import write_summary
 from pytest_vq.report.table import records_table
-from pytest_vq.schema.outcome import Outcome
-from pytest_vq.schema.record import Coverage, Environment, Record, Setup
+from pytest_vq.schema.outcome import Failure
+from pytest_vq.schema.record import Record
 from pytest_vq.schema.verdict import Status
-from pytest_vq.store.results import Failure
 from pytest_vq.wording import figure
 
-MIB = 2**20
-ENVIRONMENT = Environment(
-    device="cpu",
-    device_name="AMD EPYC",
-    device_slug="cpu-amd-epyc",
-    device_uuid="CPU-1",
-    versions={"torch": "2.13.0"},
-    settings={},
-    commit=None,
-    date_utc="2026-01-01T00:00:00Z",
-)
 
-
-def record(model: str, precision: str, **changes: Any) -> Record:
-    """A row as the CPU gives it: a reference without fidelity, or another precision with it."""
-    batch = changes.get("batch", 1)
-    values: dict[str, Any] = dict.fromkeys(field.name for field in fields(Record))
-    values |= {
-        "model": model,
-        "precision": precision,
-        "batch": batch,
-        "latency_ms": 12.3456,
-        "latency_low_ms": 12.0,
-        "latency_high_ms": 13.0,
-        "peak_memory_bytes": 100 * MIB,
-        "coverage": Coverage(1, 1),
-        "setup": Setup(precision, batch, "adaptive", "random", 1, False),
-        "telemetry": {},
-        "reason": "",
-        "speedup": 1.0,
-        "speedup_low": 1.0,
-        "speedup_high": 1.0,
-        "memory_reduction": 0.0,
-    }
+def record(model: str, precision: str, **columns: Any) -> Record:
+    """A row whose figures need rounding; all but the reference's have a speedup and a fidelity to show."""
+    figures: dict[str, Any] = {"latency_ms": 12.3456, "latency_low_ms": 12.0, "latency_high_ms": 13.0}
     if precision != "fp32":
-        values |= {
-            "speedup": 1.5,
-            "speedup_low": 1.25,
-            "speedup_high": 1.75,
-            "sqnr_db": 38.04,
-            "memory_reduction": 0.25,
-        }
-    return Record(**values | changes)
+        figures |= {"speedup": 1.5, "speedup_low": 1.25, "speedup_high": 1.75, "sqnr_db": 38.04}
+    return make_record(model, precision, **(figures | columns))
 
 
 def cells(*records: Record) -> list[list[str]]:
@@ -131,6 +94,12 @@ class TestTable:
         assert cells(*rows)[0][-1] == "PASS"
         assert cells(*rows)[1][-1] == "38.0 dB"  # measured, and not judged: a broken baseline
 
+    def test_a_scheme_of_another_execution_follows_its_eager_one(self) -> None:
+        mixed = [record("vit", "int4"), record("vit", "int8", execution="compile"), record("vit", "int8")]
+        first, second, third = cells(*mixed)
+        assert (first[1], second[0], third[0]) == ("int8", "int8+compile", "int4")
+        assert cells(record("vit", "fp32", execution="compile", batch=8))[0][1] == "fp32+compile batch 8"
+
     def test_a_precision_that_this_version_does_not_know_comes_last(self) -> None:
         first, second = cells(record("vit", "int2"), record("vit", "int4"))
         assert (first[1], second[0]) == ("int4", "int2")
@@ -159,7 +128,7 @@ def summary():
             SimpleNamespace(),
             Options(output=Path("/out"), baselines=Path("/baselines"), **options),  # type: ignore[arg-type]
         )
-        rows = [(f"test[{r.id}]", Outcome(r, ENVIRONMENT, (), ())) for r in records]
+        rows = [(f"test[{r.id}]", make_outcome(r)) for r in records]
         terminal = Terminal()
         write_summary(terminal, Run(session, rows, list(failures), list(notes)))  # type: ignore[arg-type]
         return terminal
@@ -174,10 +143,11 @@ class TestSummary:
     def test_where_and_how_it_was_measured(self, summary) -> None:
         lines = summary(record("vit", "fp32", verdict=Status.PASS)).lines
         assert lines[0] == "= pytest-vq ="
-        assert lines[1] == "AMD EPYC, torch 2.13.0, 1 thread(s), adaptive protocol, random weights"
+        assert lines[1] == "A CPU, torch 2.13.0, 1 thread(s), adaptive protocol, random weights"
         assert lines[-2:] == ["1 PASS", "results: /out"]
-        on_gpu = record("vit", "fp32", setup=Setup("fp32", 1, "study", "pretrained", None, False))
-        assert summary(on_gpu).lines[1] == "AMD EPYC, torch 2.13.0, study protocol, pretrained weights"
+        on_gpu = make_setup("fp32", protocol="study", weights="pretrained", threads=None)
+        lines = summary(record("vit", "fp32", setup=on_gpu)).lines
+        assert lines[1] == "A CPU, torch 2.13.0, study protocol, pretrained weights"
 
     def test_every_verdict_that_is_not_pass_has_its_reason(self, summary) -> None:
         rows = [
@@ -200,7 +170,7 @@ class TestSummary:
         lines = summary(*rows).lines
         assert "2 NO_BASELINE" in lines
         assert sum("--vq-save" in line for line in lines) == 1
-        assert any("/baselines/cpu-amd-epyc" in line for line in lines)
+        assert any(f"/baselines/{ENVIRONMENT.device_slug}" in line for line in lines)
         assert not any("--vq-save" in line for line in summary(*rows, save=True).lines)
 
     def test_what_could_not_be_measured_and_what_went_wrong_is_red(self, summary) -> None:
@@ -234,18 +204,18 @@ class Screen:
 
 @pytest.fixture
 def progress(monkeypatch):
-    """A live line of ``total`` pairs on a clock that a test moves."""
+    """A live line of one model's pairs at these precisions, on a clock that a test moves."""
     clock = SimpleNamespace(now_s=1000.0)
-    monkeypatch.setattr(live.time, "monotonic", lambda: clock.now_s)
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
 
-    def make(total: int, *, terminal: bool = False, verbosity: int = 0, reporter: bool = True):
+    def make(*precisions: str, terminal: bool = False, verbosity: int = 0, reporter: bool = True):
         writer = Screen(terminal)
         config = SimpleNamespace(
             pluginmanager=SimpleNamespace(get_plugin=lambda _: writer if reporter else None),
             get_verbosity=lambda: verbosity,
         )
         made = Progress(config)  # type: ignore[arg-type]
-        made.total = total
+        made.pairs = {f"test.py::test[vit-{name}]": f"vit-{name}" for name in precisions}
         return made, writer, clock
 
     return make
@@ -253,7 +223,7 @@ def progress(monkeypatch):
 
 class TestLive:
     def test_a_log_gets_a_plain_line_per_pair_with_the_time_left(self, progress) -> None:
-        line, writer, clock = progress(3)
+        line, writer, clock = progress("fp32", "fp16", "int8")
         for name in ("fp32", "fp16", "int8"):
             line.start(f"test.py::test[vit-{name}]")
             clock.now_s += 60
@@ -267,7 +237,7 @@ class TestLive:
         assert "\r" not in writer.text
 
     def test_a_terminal_gets_one_line_that_rewrites_itself(self, progress) -> None:
-        line, writer, clock = progress(2, terminal=True)
+        line, writer, clock = progress("fp32", "fp16", terminal=True)
         line.start("test.py::test[vit-fp32]")
         clock.now_s += 10
         line.finish(record("vit", "fp32"))
@@ -281,13 +251,13 @@ class TestLive:
         ]
 
     def test_where_the_number_of_pairs_is_not_known_it_counts(self, progress) -> None:
-        line, writer, _ = progress(0)
+        line, writer, _ = progress()
         line.start("test.py::test[vit-fp32]")
         line.finish(record("vit", "fp32"))
         assert writer.text == "\n[1] vit-fp32  12.35 ms"
 
     def test_a_pair_that_failed_is_one_less_to_do(self, progress) -> None:
-        line, writer, _ = progress(2)
+        line, writer, _ = progress("fp32", "fp16")
         line.start("test.py::test[vit-fp32]")
         line.fail()
         line.start("test.py::test[vit-fp16]")
@@ -296,19 +266,19 @@ class TestLive:
 
     @pytest.mark.parametrize("verbosity", [-1, 1])
     def test_quiet_or_verbose_there_is_none(self, progress, verbosity: int) -> None:
-        line, writer, _ = progress(1, verbosity=verbosity)
+        line, writer, _ = progress("fp32", verbosity=verbosity)
         line.start("test.py::test[vit-fp32]")
         line.finish(record("vit", "fp32"))
         assert writer.text == ""
 
     def test_without_pytests_terminal_there_is_none(self, progress) -> None:
-        line, writer, _ = progress(1, reporter=False)
+        line, writer, _ = progress("fp32", reporter=False)
         line.start("test.py::test[vit-fp32]")
         line.finish(record("vit", "fp32"))
         assert writer.text == ""
 
     def test_tests_that_are_no_pairs_leave_it_alone(self, progress) -> None:
-        line, writer, _ = progress(0, terminal=True)
+        line, writer, _ = progress("fp32", terminal=True)
         line.start("test.py::test_plain")
         assert writer.text == ""
 

@@ -1,71 +1,95 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 import pytest
+from factories import make_record, make_samples
 
-from pytest_vq.measure.sampler import Sampled
-from pytest_vq.measure.timing import Estimate, PairTimes, paired_speedup
-from pytest_vq.schema.record import COLUMNS, Samples
+from pytest_vq.measure.timing import MedianInterval, figures_of, paired_speedup
+from pytest_vq.schema.record import Samples, TimedFigures
 
 
-def times(values, **fields) -> PairTimes:
-    taken = Samples(tuple(values), "interval", 10)
-    defaults = {"sentinel": taken, "speedup": None, "throughput_ips": 100.0, "device_time_ms": None}
-    return PairTimes(**{"samples": taken, **defaults, **fields})
+def taken(*blocks_ms: Sequence[float]) -> Samples:
+    return make_samples(*blocks_ms).subject
+
+
+def figures(values: Sequence[float], device_time_ms: float | None = None, **samples: Samples | None) -> TimedFigures:
+    """The figures of one block of ``values``, of FP32 itself unless a ``reference`` is given."""
+    pair = replace(make_samples(values), **{"reference": None, **samples})
+    return figures_of(pair, 100.0, device_time_ms)
 
 
 def test_the_gate_gets_low_quantiles_of_the_pair_and_of_the_sentinel() -> None:
-    sentinel = Samples(tuple(float(i) for i in range(41)), "interval", 10)
-    columns = times([100.0 + i for i in range(41)], sentinel=sentinel).columns()
-    assert (columns["latency_q10_ms"], columns["sentinel_ms"]) == (104.0, 10.0)
+    found = figures([100.0 + i for i in range(41)], sentinel=taken([float(i) for i in range(41)]))
+    assert (found.latency_q10_ms, found.sentinel_ms) == (104.0, 10.0)
+
+
+def test_figures_are_of_all_samples_whatever_their_block() -> None:
+    found = figures([], subject=taken([1.0, 9.0], [5.0], [3.0, 7.0]))
+    assert (found.latency_ms, found.samples, found.stop_reason) == (5.0, 5, "interval")
 
 
 def test_few_samples_leave_cells_empty() -> None:
-    columns = times([5.0, 6.0, 7.0]).columns()
-    assert columns["latency_ms"] == 6.0
-    assert columns["latency_low_ms"] is columns["latency_high_ms"] is None
-    assert columns["latency_p95_ms"] is columns["latency_p99_ms"] is None
+    found = figures([5.0, 6.0, 7.0])
+    assert found.latency_ms == 6.0
+    assert found.latency_low_ms is found.latency_high_ms is None
+    assert found.latency_p95_ms is found.latency_p99_ms is None
 
 
 @pytest.mark.parametrize(
     ("n", "p95", "p99"), [(59, False, False), (60, True, False), (299, True, False), (300, True, True)]
 )
 def test_tails_need_their_number_of_samples(n: int, p95: bool, p99: bool) -> None:
-    columns = times([float(i) for i in range(n)]).columns()
-    assert (columns["latency_p95_ms"] is not None) == p95
-    assert (columns["latency_p99_ms"] is not None) == p99
+    found = figures([float(i) for i in range(1, n + 1)])
+    assert (found.latency_p95_ms is not None) == p95
+    assert (found.latency_p99_ms is not None) == p99
 
 
 def test_spread_is_robust_and_relative() -> None:
     rng = random.Random(0)
     values = [10 + 0.2 * rng.gauss(0, 1) for _ in range(2000)]
     values[:20] = [500.0] * 20
-    assert times(values).columns()["latency_cv"] == pytest.approx(0.02, rel=0.1)
+    assert figures(values).latency_cv == pytest.approx(0.02, rel=0.1)
 
 
 def test_launch_bound_is_latency_well_above_device_time() -> None:
-    assert times([2.0] * 10, device_time_ms=1.7).columns()["launch_bound"] is True
-    assert times([2.0] * 10, device_time_ms=1.9).columns()["launch_bound"] is False
-    assert times([2.0] * 10).columns()["launch_bound"] is None
+    assert figures([2.0] * 10, device_time_ms=1.7).launch_bound is True
+    assert figures([2.0] * 10, device_time_ms=1.9).launch_bound is False
+    assert figures([2.0] * 10).launch_bound is None
+
+
+def test_what_was_measured_besides_the_samples_is_kept() -> None:
+    found = figures([2.0] * 10, device_time_ms=1.7)
+    assert (found.throughput_ips, found.device_time_ms) == (100.0, 1.7)
 
 
 def test_speedup_is_the_median_of_adjacent_ratios() -> None:
-    blocks = {"fp32": (20.0, 40.0, 22.0, 20.0, 20.0, 21.0, 200.0), "int8": (10.0, 20.0, 11.0, 10.0, 10.0, 10.0, 10.0)}
-    speedup = paired_speedup(Sampled({}, blocks), "fp32", "int8")
+    fp32 = taken(*([ms] for ms in (20.0, 40.0, 22.0, 20.0, 20.0, 21.0, 200.0)))
+    int8 = taken(*([ms] for ms in (10.0, 20.0, 11.0, 10.0, 10.0, 10.0, 10.0)))
+    speedup = paired_speedup(fp32, int8)
     assert speedup.value == 2.0
     assert speedup.low is not None
     assert speedup.low <= 2.0 <= speedup.high
+    found = figures([], subject=int8, reference=fp32)
+    assert (found.speedup, found.speedup_low, found.speedup_high) == (speedup.value, speedup.low, speedup.high)
+
+
+def test_a_block_counts_once_however_many_samples_it_has() -> None:
+    fp32, int8 = taken([30.0], [20.0, 22.0, 24.0]), taken([10.0, 11.0, 12.0, 10.0, 12.0], [11.0])
+    assert paired_speedup(fp32, int8).value == pytest.approx((30 / 11 + 22 / 11) / 2)
 
 
 def test_the_reference_is_exactly_as_fast_as_itself() -> None:
-    columns = times([2.0] * 10).columns()
-    assert (columns["speedup"], columns["speedup_low"], columns["speedup_high"]) == (1.0, 1.0, 1.0)
+    found = figures([2.0] * 10)
+    assert (found.speedup, found.speedup_low, found.speedup_high) == (1.0, 1.0, 1.0)
 
 
-def test_every_column_of_timing_is_one_of_the_table() -> None:
-    assert set(times([2.0] * 10).columns()) <= set(COLUMNS)
+def test_every_figure_of_timing_is_a_cell_of_the_table() -> None:
+    found = figures([2.0] * 10)
+    assert asdict(found).items() <= replace(make_record(), timing=found).cells().items()
 
 
-def test_an_estimate_of_few_values_has_no_interval() -> None:
-    assert Estimate.of([1.0, 2.0, 3.0]) == Estimate(2.0, None, None)
+def test_a_median_of_few_values_has_no_interval() -> None:
+    assert MedianInterval.of([1.0, 2.0, 3.0]) == MedianInterval(2.0, None, None)

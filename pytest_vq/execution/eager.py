@@ -1,0 +1,13 @@
+"""Eager execution: the module is called as it is."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pytest_vq.execution.prepared import Prepared
+from pytest_vq.precision.converted import Converted
+
+
+def prepare(converted: Converted, _: Tensor) -> Prepared:
+    """The converted module itself."""
+    return Prepared(converted.module)

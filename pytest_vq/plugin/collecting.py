@@ -1,0 +1,98 @@
+"""Which tests there are: one for each selected pair, and what cannot be selected."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_vq.catalog.models import all_models, select_models
+from pytest_vq.errors import SelectionError
+from pytest_vq.execution.schemes import select_schemes
+from pytest_vq.plugin import benchmark, xdist
+from pytest_vq.plugin.marker import check_marker
+from pytest_vq.plugin.session import VqSession
+from pytest_vq.schema.spec import Case
+
+
+def check_usage(session: VqSession) -> None:
+    """Refuse unknown schemes, and ``--gpu`` without a GPU, before anything is collected.
+
+    Names of models are checked after collection, which imports the conftest files that may register them.
+    """
+    options = session.options
+    select_schemes(options.precisions)
+    if options.gpu and not session.config.getoption("collectonly"):
+        from pytest_vq.device.device import require_accelerator
+
+        require_accelerator()
+
+
+def select_cases(session: VqSession, module_default: str | None) -> list[Case]:
+    """The pairs this run measures through one test, models first, then batches, then schemes."""
+    options = session.options
+    local = any(model.is_local for model in all_models().values())
+    text = options.models or module_default or ("local" if local else "default")
+    return [
+        Case(model, scheme, batch)
+        for model in select_models(text, accelerator=options.gpu)
+        for batch in options.batch
+        for scheme in select_schemes(options.precisions)
+    ]
+
+
+def case_of(item: pytest.Item) -> Case | None:
+    """The pair that ``item`` measures, if it measures one."""
+    callspec = getattr(item, "callspec", None)
+    case = callspec.params.get("vq_case") if callspec else None
+    return case if isinstance(case, Case) else None
+
+
+def check_selection(items: list[pytest.Item]) -> None:
+    """Raise ``SelectionError`` for tests that ask for what cannot be."""
+    for item in items:
+        check_marker(item)
+        if not item.config.pluginmanager.hasplugin("benchmark"):
+            raise SelectionError(
+                f"{item.nodeid}: vq_bench puts its samples into pytest-benchmark's table, and -p no:benchmark takes "
+                "that plugin away; leave it out (--benchmark-disable switches its table off)"
+            )
+
+
+class CollectingHooks:
+    """Hooks of every process that collects tests."""
+
+    def __init__(self, session: VqSession) -> None:
+        self._session = session
+        self._refused: SelectionError | None = None
+
+    def parametrize(self, metafunc: pytest.Metafunc) -> None:
+        """One test per selected pair. An error is kept: raised here, pytest would exit with 2 instead of 4."""
+        try:
+            cases = select_cases(self._session, getattr(metafunc.module, "vq_models", None))
+        except SelectionError as error:
+            self._refused = error
+            cases = []
+        metafunc.parametrize("vq_case", cases, ids=[case.id for case in cases], indirect=True)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Refuse what was selected wrongly; show the rest to pytest-benchmark as benchmarks."""
+        ours = [item for item in items if "vq_bench" in getattr(item, "fixturenames", ())]
+        try:
+            if self._refused is not None:
+                raise self._refused
+            check_selection(ours)
+        except SelectionError as error:
+            self._refuse(error, items)
+            return
+        for item in ours:
+            case = case_of(item)
+            benchmark.prepare(item, group=case.model.name if case else "pytest-vq")
+
+    def _refuse(self, error: SelectionError, items: list[pytest.Item]) -> None:
+        items.clear()
+        if not xdist.is_worker(self._session.config):
+            raise pytest.UsageError(str(error)) from None
+        xdist.refuse(self._session.config, str(error))
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Count the pairs: the gate's error is shared among them."""
+        self._session.comparisons = sum(case_of(item) is not None for item in session.items)

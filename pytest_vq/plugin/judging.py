@@ -1,0 +1,90 @@
+"""From what was measured to a verdict: decide, look again where it is a suspect, explain where it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_vq.files import write_json
+from pytest_vq.schema.outcome import Outcome
+from pytest_vq.schema.spec import Case
+from pytest_vq.schema.verdict import Status, Tolerances, Verdict
+from pytest_vq.store.baselines import BaselineStore
+
+if TYPE_CHECKING:
+    from pytest_vq.gate.noise import Noise
+    from pytest_vq.measure.bench import Bench
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What judging is done with."""
+
+    store: BaselineStore
+    noise: Callable[[str], Noise]  # of the baselines of a device, by its slug
+    measure_again: Callable[[], Outcome]  # the pair, in a fresh process
+    bench: Bench | None  # what profiles a failed pair; None where this process's device is lost
+    explanations: Path  # directory of the operators' tables
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What is asked of one pair: its test's tolerances, and the number of pairs that share the gate's error."""
+
+    tolerances: Tolerances
+    comparisons: int
+
+
+def judge(case: Case, outcome: Outcome, demand: Demand, means: Means) -> Outcome:
+    """``outcome`` with its verdict; a suspect is measured again, in fresh processes, before it is called one."""
+    verdict = _decide(case, outcome, demand, means)
+    while verdict.look_again:
+        again = means.measure_again()
+        doubt = outcome.record.disturbance or again.record.disturbance
+        outcome = replace(
+            outcome,
+            record=replace(outcome.record, disturbance=doubt),
+            estimates=(*outcome.estimates, *again.estimates),
+            samples=(*outcome.samples, *again.samples),
+        )
+        verdict = _decide(case, outcome, demand, means)
+    outcome = replace(outcome, record=replace(outcome.record, verdict=verdict.status, reason=verdict.reason))
+    return _explained(case, outcome, verdict, means) if verdict.status is Status.FAIL else outcome
+
+
+def _decide(case: Case, outcome: Outcome, demand: Demand, means: Means) -> Verdict:
+    from pytest_vq.gate.decide import decide
+    from pytest_vq.gate.question import Question
+
+    device = outcome.environment.device_slug
+    return decide(
+        Question(
+            candidates=outcome.estimates,
+            setup=outcome.record.setup,
+            entries=means.store.entries(device, case.model.name),
+            noise=means.noise(device),
+            tolerances=demand.tolerances,
+            min_sqnr_db=case.min_sqnr_db,
+            disturbance=outcome.record.disturbance,
+            comparisons=max(1, demand.comparisons),
+        )
+    )
+
+
+def _explained(case: Case, outcome: Outcome, verdict: Verdict, means: Means) -> Outcome:
+    """One profiled pass against the baseline's: in the failure's text, and both tables as a file."""
+    from pytest_vq.gate.bounds import MEMORY
+    from pytest_vq.gate.explain import explain, explain_memory
+
+    entry = means.store.entry(outcome.environment.device_slug, case.model.name, outcome.record.setup)
+    if entry is None or means.bench is None:  # without an entry a lower bound was missed: there is no before
+        return outcome
+    now, stacks = means.bench.profile(case)
+    sentences = explain(entry.operators, now)
+    if any(metric.status is Status.FAIL and metric.metric == MEMORY for metric in verdict.metrics):
+        sentences = [*explain_memory(entry.operators, now), *stacks]
+    tables = {"reason": outcome.record.reason, "before": entry.operators, "now": now, "peak": stacks}
+    write_json(means.explanations / f"{case.id}.json", tables)
+    return replace(outcome, explanation=tuple(sentences))

@@ -1,0 +1,46 @@
+"""Everything that knows pytest-xdist. Loaded by every pytest run: it imports nothing of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+_REFUSED = "vq_refused"  # in a worker's output: why it runs nothing
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """True in a process that pytest-xdist started."""
+    return hasattr(config, "workerinput")
+
+
+def is_controller(config: pytest.Config) -> bool:
+    """True in the process that hands tests out, and runs and collects none itself."""
+    return bool(config.pluginmanager.hasplugin("dsession"))
+
+
+def will_distribute(config: pytest.Config) -> bool:
+    """True where the command line asks for workers; known before any plugin is configured."""
+    return bool(config.getoption("numprocesses", None) or config.getoption("tx", None))
+
+
+def is_crash(report: pytest.TestReport) -> bool:
+    """True for the report that stands in for a test whose worker died."""
+    phase: str = report.when
+    return phase == "???"
+
+
+def refuse(config: pytest.Config, reason: str) -> None:
+    """Run nothing in this worker: raised here, the reason would be an internal error; the controller raises it."""
+    config.workeroutput[_REFUSED] = reason  # type: ignore[attr-defined]
+
+
+class ControllerHooks:
+    """Hooks of the process that hands tests out."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Refuse what a worker was asked for wrongly."""
+        refused = getattr(node, "workeroutput", {}).get(_REFUSED)
+        if refused is not None:
+            raise pytest.UsageError(refused)

@@ -1,0 +1,93 @@
+"""The figures of one measured pair, in sections. ``None`` means "not measured"; every quantity names its unit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pytest_vq.schema.spec import EAGER
+
+
+def present(figure: float | None) -> float:
+    """``figure``, where those without it were sorted out before. Raises ValueError where they were not."""
+    if figure is None:
+        raise ValueError("a figure that this comparison needs was not measured")
+    return figure
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a row is of."""
+
+    model: str
+    category: str
+    architecture: str
+    parameters: int
+    precision: str
+    method: str  # what really ran: "bitsandbytes LLM.int8, fp16 rest"
+    device: str
+    batch: int
+    weights: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimedFigures:
+    """What timing one pair gave."""
+
+    latency_ms: float
+    latency_low_ms: float | None
+    latency_high_ms: float | None
+    latency_q10_ms: float | None  # the steadier estimate that gates use on a shared machine
+    latency_p95_ms: float | None
+    latency_p99_ms: float | None
+    latency_cv: float | None
+    device_time_ms: float | None
+    throughput_ips: float | None
+    samples: int
+    stop_reason: str
+    launch_bound: bool | None
+    speedup: float | None
+    speedup_low: float | None
+    speedup_high: float | None
+    sentinel_ms: float | None  # the fixed reference workload interleaved with this pair (its 25 % quantile)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFigures:
+    """What the model holds, at rest, at the peak of a forward, and stored."""
+
+    resting_memory_bytes: int | None
+    peak_memory_bytes: int | None
+    activation_memory_bytes: int | None
+    reserved_memory_bytes: int | None
+    device_memory_bytes: int | None  # NVML's figure for the whole device
+    model_size_bytes: int
+    memory_reduction: float | None  # 1 - peak / FP32's peak
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What a scheme really did to a model's linear layers."""
+
+    eligible: int  # linear layers outside the head
+    quantized: int  # of those, the ones the scheme holds now
+    left: Mapping[str, str] = field(default_factory=dict)  # eligible layer left alone -> why
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """A candidate's output against the reference's, same weights and inputs. All empty for the reference itself."""
+
+    cosine: float | None = None  # mean over the rows, -1 ... 1
+    sqnr_db: float | None = None  # signal to quantization noise
+    max_abs_error: float | None = None  # in the output's own unit
+    top1_agreement: float | None = None  # fraction of rows with the same largest feature
+    accuracy: float | None = None  # fraction of labelled images whose largest output is their label's
+    labelled_images: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """How the converted model was made ready to run."""
+
+    execution: str = EAGER

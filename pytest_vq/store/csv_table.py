@@ -1,0 +1,35 @@
+"""A record as a line of ``results.csv``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from pytest_vq.schema.record import COLUMNS, Record
+
+
+def head_line() -> bytes:
+    """The names of the columns."""
+    return _line(COLUMNS)
+
+
+def record_line(record: Record) -> bytes:
+    """The cells of ``record``: no figure, no cell; booleans in JSON's spelling; floats to the last digit."""
+    return _line([_cell(value) for value in record.cells().values()])
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    return value
+
+
+def _line(cells: Iterable[Any]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode()

@@ -1,0 +1,113 @@
+"""One builder each of what tests are made of; what a test does not name is plausible, and the same every time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from pytest_vq.execution.schemes import find_scheme
+from pytest_vq.schema.estimates import Anchor, Entry, Estimates
+from pytest_vq.schema.outcome import Outcome
+from pytest_vq.schema.record import COLUMNS, Environment, PairSamples, Record, Samples, Setup
+from pytest_vq.schema.spec import Case, ModelSpec
+
+MIB = 2**20
+ENVIRONMENT = Environment(
+    device="cpu",
+    device_name="A CPU",
+    device_slug="cpu-a",
+    device_uuid="CPU-1",
+    versions={"torch": "2.13.0", "python": "3.11"},
+    settings={},
+    commit="abc",
+    date_utc="2026-01-01T00:00:00Z",
+)
+
+
+def make_setup(precision: str = "int8", **changes: Any) -> Setup:
+    """A setup on one thread of a CPU."""
+    return replace(Setup(precision, 1, "adaptive", "random", 1, tf32=False), **changes)
+
+
+def make_case(model: str = "net", scheme: str = "int8", batch: int = 1) -> Case:
+    """A pair of a small model of the user's, which cannot be built."""
+    return Case(ModelSpec(model, "local", "Net", (3, 8, 8), 10, ()), find_scheme(scheme), batch)
+
+
+def make_record(model: str = "net", precision: str = "int8", **columns: Any) -> Record:
+    """A row as a CPU gives it; ``columns`` are named as in ``results.csv``, further ones ``setup`` and ``coverage``."""
+    reference = precision == "fp32"
+    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    row |= {
+        "model": model,
+        "category": "local",
+        "architecture": "Net",
+        "parameters": 10,
+        "precision": precision,
+        "method": "torch.float32" if reference else "a method, bf16 rest",
+        "device": "A CPU",
+        "batch": 1,
+        "weights": "random",
+        "execution": "eager",
+        "latency_ms": 10.0,
+        "latency_low_ms": 9.9,
+        "latency_high_ms": 10.1,
+        "latency_q10_ms": 9.8,
+        "samples": 100,
+        "stop_reason": "interval",
+        "speedup": 1.0 if reference else 2.0,
+        "speedup_low": 1.0 if reference else 1.99,
+        "speedup_high": 1.0 if reference else 2.01,
+        "peak_memory_bytes": 100 * MIB,
+        "model_size_bytes": 50 * MIB,
+        "memory_reduction": 0.0 if reference else 0.25,
+        "sqnr_db": None if reference else 30.0,
+        "coverage": {"eligible": 48, "quantized": 0 if reference else 48, "left": {}},
+        "telemetry": {},
+        "reason": "",
+    }
+    return _row_to_record(row | columns)
+
+
+def alter(record: Record, **columns: Any) -> Record:
+    """``record`` with other figures in ``columns``, whatever their section."""
+    row = record.to_row()
+    del row["setup"]  # made anew from what identifies the row, unless it is given
+    kept = {name: getattr(record.setup, name) for name in ("protocol", "threads", "tf32")}
+    return _row_to_record(row | columns, **kept)
+
+
+def _row_to_record(row: dict[str, Any], **setup: Any) -> Record:
+    own = {name: row[name] for name in ("precision", "batch", "weights", "execution")}
+    row.setdefault("setup", make_setup(**(own | setup)))
+    return Record.from_row({name: _plain(value) for name, value in row.items()})
+
+
+def _plain(value: Any) -> Any:
+    return {f.name: getattr(value, f.name) for f in fields(value)} if hasattr(value, "__dataclass_fields__") else value
+
+
+def make_estimates(**changes: Any) -> Estimates:
+    """The estimates of a process that measured `make_record`'s row."""
+    return replace(Estimates.of(make_record(), ENVIRONMENT), **changes)
+
+
+def make_entry(processes: Sequence[Estimates], setup: Setup | None = None, anchor: Sequence[Estimates] = ()) -> Entry:
+    """A baseline of these processes; its anchor is the first five unless it is given."""
+    return Entry(setup or make_setup(), Anchor(tuple(anchor or processes[:5]), "first recorded", ""), tuple(processes))
+
+
+def make_samples(*blocks_ms: Sequence[float], date_utc: str = ENVIRONMENT.date_utc) -> PairSamples:
+    """The samples of one process: the pair's blocks, FP32's twice as long, and a sentinel's of a millisecond."""
+    blocks = tuple(tuple(block) for block in blocks_ms or [(10.0, 10.1), (9.9, 10.0)])
+    slower = tuple(tuple(2 * ms for ms in block) for block in blocks)
+    pace = tuple((1.0,) for _ in blocks)
+    return PairSamples(date_utc, *(Samples(taken, "interval", 10) for taken in (blocks, slower, pace)))
+
+
+def make_outcome(record: Record | None = None, environment: Environment = ENVIRONMENT, **changes: Any) -> Outcome:
+    """What a test of ``record``'s pair hands on, measured in one process."""
+    record = record or make_record()
+    samples = make_samples(date_utc=environment.date_utc)
+    return replace(Outcome(record, environment, (Estimates.of(record, environment),), (samples,)), **changes)

@@ -1,0 +1,214 @@
+"""An execution that the package does not know: one entry and one function, and its schemes are measured like others.
+
+This module holds that function: it runs the model as it is, with a global switch that must hold while it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pytest_vq import register_model
+from pytest_vq.catalog.models import find_model, isolated
+from pytest_vq.errors import OutputError, SelectionError
+from pytest_vq.execution import executions
+from pytest_vq.execution.executions import find_execution, load_prepare
+from pytest_vq.execution.prepared import Prepared
+from pytest_vq.execution.schemes import find_scheme, reference_scheme, select_schemes
+from pytest_vq.measure.bench import Bench, Measured
+from pytest_vq.options import Options
+from pytest_vq.precision.converted import Converted
+from pytest_vq.precision.fidelity import MAX_SQNR_DB
+from pytest_vq.schema.spec import Case, ExecutionSpec
+
+MINE = ExecutionSpec("mine", prepare=f"{__name__}:prepare")
+
+
+class World:
+    """What the execution does to the world, and what the model met there."""
+
+    def __init__(self) -> None:
+        self.switch_is_on = False
+        self.events: list[str] = []
+        self.prepared: list[tuple[str, torch.Size, torch.dtype]] = []
+        self.forwards: set[tuple[torch.dtype, bool]] = set()  # type of the images, and whether the switch was on
+        self.good_calls: int | None = None  # until the model fails; None: it never does
+
+    @contextlib.contextmanager
+    def switched_on(self) -> Iterator[None]:
+        assert not self.switch_is_on
+        self.switch_is_on = True
+        self.events.append("entered")
+        try:
+            yield
+        finally:
+            self.switch_is_on = False
+            self.events.append("left")
+
+    def call(self, converted: Converted, images: Tensor) -> object:
+        self.events.append("called")
+        if self.good_calls is not None:
+            if self.good_calls == 0:
+                raise RuntimeError("it broke")
+            self.good_calls -= 1
+        return converted.module(images)
+
+
+world = World()
+
+
+def prepare(converted: Converted, example: Tensor) -> Prepared:
+    world.prepared.append((converted.method, example.shape, example.dtype))
+    return Prepared(
+        lambda images: world.call(converted, images), world.switched_on, close=lambda: world.events.append("closed")
+    )
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(192, 64), nn.GELU())
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        world.forwards.add((images.dtype, world.switch_is_on))
+        return self.head(self.body(images))
+
+
+@contextlib.contextmanager
+def own_bench(locks: Path, budget_s: float) -> Iterator[Bench]:
+    """A bench in a new world, that knows the execution and the model ``tiny``; the device's lock lies in ``locks``.
+
+    So that no test waits for a benchmark that happens to run on this machine.
+    """
+    global world
+    world = World()
+    threads = torch.get_num_threads()
+    bench = Bench(Options(budget=budget_s))
+    with isolated(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(locks))
+        patch.setattr(executions, "_EXECUTIONS", (*executions._EXECUTIONS, MINE))
+        register_model("tiny", input_shape=(3, 8, 8), head="head")(Net)
+        try:
+            yield bench
+        finally:
+            bench.release()
+            torch.set_num_threads(threads)
+
+
+def tiny(scheme: str, batch: int = 1) -> Case:
+    return Case(find_model("tiny"), find_scheme(scheme), batch)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """Ready to measure, one or a few samples a pair."""
+    with own_bench(tmp_path, budget_s=0.01) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Measured, World]:
+    """One pair, really measured on the CPU for a fifth of a second, and the world it was measured in."""
+    with own_bench(tmp_path_factory.mktemp("locks"), budget_s=0.2) as made:
+        return made.measure(tiny("int8+mine", batch=2)), world
+
+
+@pytest.fixture
+def measured(run: tuple[Measured, World]) -> Measured:
+    return run[0]
+
+
+@pytest.fixture
+def seen(run: tuple[Measured, World]) -> World:
+    return run[1]
+
+
+class TestSelecting:
+    @pytest.fixture(autouse=True)
+    def mine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # The registry has no function that adds an entry, because users do not: this stands for a line in that module.
+        monkeypatch.setattr(executions, "_EXECUTIONS", (*executions._EXECUTIONS, MINE))
+
+    def test_it_is_named_after_the_precision(self) -> None:
+        scheme = find_scheme("int8+mine")
+        assert (scheme.name, scheme.precision.name, scheme.execution) == ("int8+mine", "int8", MINE)
+        assert find_execution("mine") is MINE
+        assert load_prepare(MINE) is prepare
+
+    def test_eager_comes_first_in_each_precision(self) -> None:
+        names = [scheme.name for scheme in select_schemes("int8+mine,fp16,fp16+mine,int8")]
+        assert names == ["fp16", "fp16+mine", "int8", "int8+mine"]
+        assert {"fp32+mine", "int4+mine"} <= {scheme.name for scheme in select_schemes("all")}
+
+    def test_fp32_run_so_is_not_the_reference(self) -> None:
+        assert not find_scheme("fp32+mine").is_reference
+        assert reference_scheme().name == "fp32"
+
+    def test_an_unknown_one_names_the_nearest(self) -> None:
+        with pytest.raises(SelectionError, match=r"no execution 'mime': did you mean mine\? There are eager"):
+            find_scheme("int8+mime")
+
+
+class TestMeasuring:
+    def test_the_row_says_how_it_was_run(self, measured: Measured) -> None:
+        record = measured.record
+        assert str(record.id) == "tiny-int8+mine-b2"
+        assert (record.precision, record.execution) == ("int8", "mine")
+        assert (record.setup.precision, record.setup.execution, record.setup.scheme) == ("int8", "mine", "int8+mine")
+        assert not record.setup.is_reference
+        assert (record.eligible_layers, record.quantized_layers) == (1, 1)
+        assert record.method == "bitsandbytes LLM.int8, bf16 rest"
+
+    def test_it_is_compared_with_eager_fp32(self, measured: Measured) -> None:
+        assert 20 < measured.record.sqnr_db < 60
+        assert measured.record.speedup > 0
+        assert len(measured.samples.reference.blocks_ms) == len(measured.samples.subject.blocks_ms)
+
+    def test_it_is_given_the_converted_model_and_the_images_of_the_request(self, seen: World) -> None:
+        assert seen.prepared == [("bitsandbytes LLM.int8, bf16 rest", (2, 3, 8, 8), torch.bfloat16)]
+
+    def test_the_model_runs_in_its_context_and_fp32_beside_it_does_not(self, seen: World) -> None:
+        assert seen.forwards == {(torch.bfloat16, True), (torch.float32, False)}
+
+    def test_it_is_closed_once_when_all_is_measured(self, seen: World) -> None:
+        assert seen.events.count("entered") == seen.events.count("left") > 3
+        assert seen.events.count("closed") == 1
+        assert seen.events[-1] == "closed"
+
+    def test_fp32_run_so_is_compared_with_eager_fp32(self, bench: Bench) -> None:
+        record = bench.measure(tiny("fp32+mine")).record
+        assert (record.precision, record.execution) == ("fp32", "mine")
+        assert record.sqnr_db > 100
+        assert record.sqnr_db <= MAX_SQNR_DB
+        assert record.coverage.quantized == 0
+
+    def test_two_executions_of_a_precision_are_two_rows(self, bench: Bench) -> None:
+        rows = [bench.measure(tiny(name)).record for name in ("int8", "int8+mine")]
+        assert [str(row.id) for row in rows] == ["tiny-int8", "tiny-int8+mine"]
+        assert rows[0].sqnr_db == rows[1].sqnr_db
+
+
+class TestErrors:
+    # The first call is for fidelity, the second for memory, the third is the first to be timed.
+    @pytest.mark.parametrize(("good_calls", "error"), [(0, OutputError), (1, RuntimeError), (2, RuntimeError)])
+    def test_it_is_closed_also_after_an_error(self, bench: Bench, good_calls: int, error: type[Exception]) -> None:
+        world.good_calls = good_calls
+        with pytest.raises(error, match="it broke"):
+            bench.measure(tiny("int8+mine"))
+        assert world.events[-3:] == ["called", "left", "closed"]
+        assert not world.switch_is_on
+
+    def test_the_next_pair_is_unharmed(self, bench: Bench) -> None:
+        world.good_calls = 2
+        with pytest.raises(RuntimeError, match="it broke"):
+            bench.measure(tiny("int8+mine"))
+        world.good_calls = None
+        assert bench.measure(tiny("int8+mine")).record.sqnr_db > 20
+        assert world.events.count("closed") == 2

@@ -1,0 +1,133 @@
+"""A pair made ready on the device: converted, prepared, and the images of its timed request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pytest_vq import register_model
+from pytest_vq.catalog.build import example_inputs
+from pytest_vq.catalog.models import find_model, isolated
+from pytest_vq.device.device import Device, open_device
+from pytest_vq.errors import OutputError
+from pytest_vq.execution.prepared import Prepared, unaltered
+from pytest_vq.execution.schemes import find_scheme, reference_scheme
+from pytest_vq.measure.reference import Reference
+from pytest_vq.measure.workload import place, reference_request, warm_precision
+from pytest_vq.precision.precisions import find_precision
+from pytest_vq.schema.spec import Case, Scheme
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.bfloat16, "int4": torch.bfloat16}
+
+
+def build() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 64), nn.Linear(64, 10))
+
+
+@pytest.fixture
+def reference() -> Iterator[Reference]:
+    with isolated():
+        register_model("tiny", input_shape=(3, 8, 8), head="2")(build)
+        yield Reference.of(find_model("tiny"), "random")
+
+
+@pytest.fixture
+def device() -> Device:
+    return open_device(gpu=False, threads=1)
+
+
+def case_of(reference: Reference, scheme: str, batch: int = 1) -> Case:
+    return Case(reference.model, find_scheme(scheme), batch)
+
+
+@pytest.mark.parametrize("name", list(DTYPES))
+@torch.inference_mode()
+def test_a_pair_is_converted_and_gets_images_of_its_type(reference: Reference, device: Device, name: str) -> None:
+    case = case_of(reference, name, batch=3)
+    workload = place(case, reference, device)
+    assert workload.case is case
+    assert (workload.images.shape, workload.images.dtype) == ((3, 3, 8, 8), DTYPES[name])
+    assert torch.equal(workload.images, example_inputs(reference.model, 3).to(DTYPES[name]))
+    assert workload.converted.coverage.eligible == 1
+    assert type(workload.converted.module[2]) is nn.Linear
+    assert workload.request().shape == (3, 10)
+
+
+@torch.inference_mode()
+def test_other_images_are_answered_in_the_type_that_the_model_is_fed(reference: Reference, device: Device) -> None:
+    workload = place(case_of(reference, "fp16"), reference, device)
+    answer = workload.answer(torch.randn(5, 3, 8, 8))
+    assert (answer.shape, answer.dtype) == ((5, 10), torch.float16)
+
+
+@torch.inference_mode()
+def test_the_request_answers_the_images_of_the_workload(reference: Reference, device: Device) -> None:
+    workload = place(case_of(reference, "fp32", batch=2), reference, device)
+    assert torch.equal(workload.request(), reference.answer(2))
+    assert torch.equal(workload.answer(reference.images(2)), reference.answer(2))
+
+
+def test_the_source_is_left_as_it_is(reference: Reference, device: Device) -> None:
+    before = [parameter.clone() for parameter in reference.source.parameters()]
+    workload = place(case_of(reference, "fp32"), reference, device)
+    for parameter in workload.converted.module.parameters():
+        parameter.data.zero_()
+    assert all(map(torch.equal, before, reference.source.parameters()))
+
+
+def test_what_is_prepared_can_be_altered_by_its_scheme(reference: Reference, device: Device) -> None:
+    schemes = []
+
+    def alter(scheme: Scheme, prepared: Prepared) -> Prepared:
+        schemes.append(scheme.name)
+        return replace(prepared, call=lambda images: prepared.call(images) * 2, pool_bytes=5)
+
+    plain = place(case_of(reference, "fp32"), reference, device)
+    altered = place(case_of(reference, "fp32"), reference, device, alter)
+    with torch.inference_mode():
+        assert torch.equal(altered.request(), plain.request() * 2)
+    assert altered.prepared.pool_bytes == 5
+    assert schemes == ["fp32"]
+
+
+def test_a_forward_that_fails_is_the_models_fault_and_names_the_pair(reference: Reference, device: Device) -> None:
+    def alter(_: Scheme, prepared: Prepared) -> Prepared:
+        def call(images: Tensor) -> object:
+            raise KeyError("layer")
+
+        return replace(prepared, call=call)
+
+    workload = place(case_of(reference, "fp16", batch=2), reference, device, alter)
+    with pytest.raises(
+        OutputError, match=r"^tiny-fp16-b2: its forward failed on \[4, 3, 8, 8\] torch\.float16 on cpu: "
+    ):
+        workload.answer(torch.randn(4, 3, 8, 8))
+
+
+def test_on_a_cpu_the_fp32_partner_is_the_source_itself(reference: Reference, device: Device) -> None:
+    calls = []
+    reference.source.register_forward_hook(lambda *_: calls.append(1))
+    fp32 = Case(reference.model, reference_scheme(), batch=2)
+    request = reference_request(fp32, reference, device, unaltered)
+    assert calls == []
+    with torch.inference_mode():
+        assert torch.equal(request(), reference.answer(2))
+    assert len(calls) == 2
+
+
+def test_the_fp32_partner_is_altered_too(reference: Reference, device: Device) -> None:
+    def alter(scheme: Scheme, prepared: Prepared) -> Prepared:
+        return replace(prepared, call=lambda _: scheme.name)
+
+    fp32 = Case(reference.model, reference_scheme())
+    assert reference_request(fp32, reference, device, alter)() == "fp32"
+
+
+@pytest.mark.parametrize("name", list(DTYPES))
+def test_every_precision_can_be_warmed_up(device: Device, name: str) -> None:
+    with torch.inference_mode():
+        warm_precision(find_precision(name), device)
