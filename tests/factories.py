@@ -26,8 +26,9 @@ ENVIRONMENT = Environment(
 
 
 def make_setup(precision: str = "int8", **changes: Any) -> Setup:
-    """A setup on one thread of a CPU."""
-    return replace(Setup(precision, 1, "adaptive", "random", 1, tf32=False), **changes)
+    """A setup on one thread of a CPU that computes in BF16."""
+    rest = "bf16" if precision in {"int8", "int4"} else None
+    return replace(Setup(precision, 1, "adaptive", "random", 1, tf32=False, rest=rest), **changes)
 
 
 def make_case(model: str = "net", scheme: str = "int8", batch: int = 1) -> Case:

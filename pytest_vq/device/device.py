@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from pytest_vq.device.clock import Clock, EventClock, HostClock
+from pytest_vq.device.cpu import computes_bf16
 from pytest_vq.device.environment import fingerprint
 from pytest_vq.device.memory import AcceleratorMemory, HostMemory, MemoryMeter, release_accelerator
 from pytest_vq.device.telemetry import GpuTelemetry, HostTelemetry, Telemetry
@@ -36,6 +37,7 @@ class Device:
     memory: MemoryMeter
     telemetry: Telemetry
     environment: Environment
+    rest_dtype: torch.dtype  # of what a quantizing precision leaves unquantized: the fastest type to compute in
     threads: int | None = None  # intra-op threads on the CPU; None where they are left alone
 
     @property
@@ -53,14 +55,6 @@ class Device:
         except RuntimeError:
             return True
         return False
-
-    @property
-    def rest_dtype(self) -> torch.dtype:
-        """The type of what a quantizing precision leaves unquantized.
-
-        FP16 convolutions are some 30 times slower than FP32's on a CPU; BF16 ones are not.
-        """
-        return torch.float16 if self.is_accelerator else torch.bfloat16
 
     def pin(self) -> None:
         """Set what rows state as facts: FP32 is FP32 (no TF32), and on the CPU the number of threads."""
@@ -98,13 +92,14 @@ def open_device(gpu: bool, threads: int) -> Device:
     """The device to measure on; the CPU runs ``threads`` intra-op threads."""
     if not gpu:
         device = torch.device("cpu")
-        return Device(device, HostClock(), HostMemory(), HostTelemetry(), fingerprint(device), threads)
+        # Not FP16: its convolutions are some 30 times slower than FP32's on a CPU.
+        rest = torch.bfloat16 if computes_bf16() else torch.float32
+        return Device(device, HostClock(), HostMemory(), HostTelemetry(), fingerprint(device), rest, threads)
     require_accelerator()
     device = torch.device("cuda", torch.cuda.current_device())
     environment = fingerprint(device)
-    return Device(
-        device, EventClock(device), AcceleratorMemory(device), GpuTelemetry(environment.device_uuid), environment
-    )
+    memory, telemetry = AcceleratorMemory(device), GpuTelemetry(environment.device_uuid)
+    return Device(device, EventClock(device), memory, telemetry, environment, rest_dtype=torch.float16)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_vq.device.cpu import cpu_info, cpu_name, instruction_set
 from pytest_vq.device.nvml import nvml_session
 from pytest_vq.schema.record import Environment
 
@@ -41,6 +42,11 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"
 
 
+def former_slug(environment: Environment) -> str | None:
+    """What the baselines' directory of a CPU was called before its instruction set was part of it; None on a GPU."""
+    return f"cpu-{slug(environment.device_name)}" if environment.device == "cpu" else None
+
+
 def git_commit(directory: Path | None = None) -> str | None:
     """The commit checked out here, with ``-dirty`` where tracked files differ; None outside a repository."""
     command = ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
@@ -59,27 +65,17 @@ def _version(distribution: str) -> str:
 
 
 def _describe_cpu() -> dict[str, Any]:
-    info = _cpu_info()
-    name = info.get("model name") or platform.processor() or platform.machine()
+    info, name = cpu_info(), cpu_name()
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     # A CPU has no serial number that can be read: what tells two machines of one name apart is hashed instead.
     parts = [name, *(info.get(key, "") for key in ("cpu family", "model", "stepping", "flags", "cache size"))]
     return {
         "name": name,
-        "slug": f"cpu-{slug(name)}",
+        "slug": f"cpu-{slug(name)}-{slug(instruction_set())}",
         "uuid": "CPU-" + hashlib.sha256("\n".join([*parts, _machine_id()]).encode()).hexdigest()[:16],
         "versions": {"kernel": platform.release()},
         "settings": {"governor": governor.read_text().strip() if governor.is_file() else None},
     }
-
-
-def _cpu_info() -> dict[str, str]:
-    path = Path("/proc/cpuinfo")
-    if not path.is_file():
-        return {}
-    first = path.read_text().split("\n\n", 1)[0]
-    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
-    return {key.strip(): value.strip() for key, value in pairs}
 
 
 def _machine_id() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields, replace
 
 from pytest_vq.gate import bounds, timed
@@ -24,7 +23,7 @@ def decide(question: Question) -> Verdict:
     candidates, tolerances, policy = question.candidates, question.tolerances, question.policy
     if not candidates:
         raise ValueError("decide needs the estimates of at least one process")
-    entry, obstacle = find_entry(question.setup, question.entries)
+    entry, obstacle = find_entry(question)
     metrics = bounds.fidelity(candidates, question.setup, tolerances, question.min_sqnr_db)
     if entry is None:
         return Verdict.of([*metrics, obstacle] if obstacle else metrics)
@@ -36,14 +35,17 @@ def decide(question: Question) -> Verdict:
     return _explained(replace(Verdict.of(metrics), look_again=again), entry, candidates[-1])
 
 
-def find_entry(setup: Setup, entries: Sequence[Entry]) -> tuple[Entry | None, MetricVerdict | None]:
-    """The entry of ``setup``, or the verdict that says why there is none to compare with."""
-    exact = next((e for e in entries if e.setup == setup and e.processes), None)
+def find_entry(question: Question) -> tuple[Entry | None, MetricVerdict | None]:
+    """The entry of the question's setup, or the verdict that says why there is none to compare with."""
+    setup, entries = question.setup, [entry for entry in question.entries if entry.processes]
+    exact = next((e for e in entries if e.setup == setup), None)
     if exact is not None:
         return exact, None
-    alike = [e for e in entries if (e.setup.scheme, e.setup.batch) == (setup.scheme, setup.batch) and e.processes]
+    alike = [e for e in entries if (e.setup.scheme, e.setup.batch) == (setup.scheme, setup.batch)]
     if not alike:
         reason = f"no baseline for {setup.scheme} at batch {setup.batch} on this device: record one with --vq-save"
+        if question.elsewhere is not None:
+            reason += f"; the nearest device that has baselines is {question.elsewhere}, another machine"
         return None, MetricVerdict(BASELINE, Status.NO_BASELINE, reason)
     nearest = min((_unequal(setup, e.setup) for e in alike), key=len)
     reason = f"not comparable with the baseline: {', '.join(nearest)}; run it alike, or record this with --vq-save"

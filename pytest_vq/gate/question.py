@@ -27,6 +27,7 @@ class Question:
     min_sqnr_db: float | None = None
     disturbance: str | None = None  # why times taken now cannot be trusted
     comparisons: int = 64
+    elsewhere: str | None = None  # where the model has none on this device: the likest device that has some
     policy: Policy = DEFAULT
 
     @property

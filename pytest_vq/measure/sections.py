@@ -9,6 +9,7 @@ from pytest_vq.device.telemetry import State
 from pytest_vq.measure.reference import Reference
 from pytest_vq.measure.workload import Workload
 from pytest_vq.options import Options
+from pytest_vq.precision.converted import short_name
 from pytest_vq.schema.figures import Identity, MemoryFigures
 from pytest_vq.schema.record import Setup
 from pytest_vq.schema.spec import Case
@@ -43,6 +44,7 @@ def setup_of(case: Case, device: Device, options: Options) -> Setup:
         threads=None if device.is_accelerator else options.threads,
         tf32=False,
         execution=case.scheme.execution.name,
+        rest=None if case.precision.layer is None else short_name(device.rest_dtype),
     )
 
 

@@ -59,11 +59,13 @@ def _decide(case: Case, outcome: Outcome, demand: Demand, means: Means) -> Verdi
     from pytest_vq.gate.question import Question
 
     device = outcome.environment.device_slug
+    entries = means.store.entries(device, case.model.name)
     return decide(
         Question(
             candidates=outcome.estimates,
             setup=outcome.record.setup,
-            entries=means.store.entries(device, case.model.name),
+            entries=entries,
+            elsewhere=None if entries else means.store.nearest_device(device),
             noise=means.noise(device),
             tolerances=demand.tolerances,
             min_sqnr_db=case.min_sqnr_db,

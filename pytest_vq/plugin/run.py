@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_vq.device.environment import former_slug
 from pytest_vq.errors import ResultsError
 from pytest_vq.files import acquire, lock_of
 from pytest_vq.plugin import benchmark, xdist
@@ -120,16 +121,23 @@ class Run:
         options = self.session.options
         if options.gate != "fail" or any(o.record.verdict not in _NOT_COMPARED for _, o in self.rows):
             return False
-        slugs = {outcome.environment.device_slug for _, outcome in self.rows}
-        known = sorted(slug for slug in slugs if self.session.store.models(slug))
-        if not known:
-            return False
-        self.notes.append(
-            f"ERROR: {self.session.store.root / known[0]} has baselines, but not one of the {len(self.rows)} measured "
-            "pairs could be compared with them; see the reasons above. Select pairs that have baselines, record these "
-            "with --vq-save, or pass --vq-gate=report to measure without a gate."
-        )
-        return True
+        environments = [outcome.environment for _, outcome in self.rows]
+        known = [e.device_slug for e in environments if self.session.store.models(e.device_slug)]
+        if known:
+            self.notes.append(
+                f"ERROR: {self.session.store.root / known[0]} has baselines, but not one of the {len(self.rows)} "
+                "measured pairs could be compared with them; see the reasons above. Select pairs that have baselines, "
+                "record these with --vq-save, or pass --vq-gate=report to measure without a gate."
+            )
+            return True
+        former = [slug for e in environments if (slug := former_slug(e)) and self.session.store.models(slug)]
+        if former:
+            self.notes.append(
+                f"ERROR: {self.session.store.root / former[0]} is from before the instruction set was part of a CPU's "
+                "name: machines of that name differ, so nothing was compared with it. Record this one anew with "
+                f"--vq-save, as {environments[0].device_slug}, and remove that directory; or pass --vq-gate=report."
+            )
+        return bool(former)
 
 
 def _claimed(output: Path) -> BaseFileLock:

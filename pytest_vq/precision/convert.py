@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_vq.errors import PrecisionError
-from pytest_vq.precision.converted import Converted, LayerBuilder
+from pytest_vq.precision.converted import Converted, LayerBuilder, short_name
 from pytest_vq.precision.layers import Copier, eligible_layers, tied_outside
 from pytest_vq.precision.size import file_bytes, stored_tensors
 from pytest_vq.precision.trial import fault_of_shape
@@ -20,7 +20,6 @@ from pytest_vq.schema.figures import Coverage
 from pytest_vq.schema.spec import PrecisionSpec
 
 _SAMPLE = 1024  # elements of each tensor's head and tail that go into its digest
-_SHORT_NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 
 def convert(
@@ -73,7 +72,7 @@ def _replace_layers(source: nn.Module, spec: PrecisionSpec, copier: Copier, head
     module = copier.model(source, replacements)
     _disable_fused_encoder(module)
     coverage = Coverage(eligible=len(layers), quantized=len(replacements), left=left)
-    method = f"{spec.method or spec.name}, {_SHORT_NAMES.get(copier.dtype, str(copier.dtype))} rest"
+    method = f"{spec.method or spec.name}, {short_name(copier.dtype)} rest"
     return Converted(module, method, copier.dtype, coverage)
 
 

@@ -20,6 +20,11 @@ LayerBuilder = Callable[[nn.Linear, Copier], nn.Module | str]
 LayerCheck = Callable[[nn.Module], str]
 
 
+def short_name(dtype: torch.dtype) -> str:
+    """``bf16``, ``fp16``, ``fp32``: what a type is called in methods, setups and tables."""
+    return {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}.get(dtype, str(dtype))
+
+
 @dataclass(frozen=True, slots=True)
 class Converted:
     """A model at a precision."""

@@ -120,5 +120,6 @@ def _check_rest(converted: Converted, spec: PrecisionSpec, quantized: Mapping[st
             raise PrecisionError(f"{spec.name}: {name} is {tensor.dtype}, but {converted.dtype} was promised")
     for layer, module in quantized.items():
         bias = getattr(module, "bias", None)
-        if bias is not None and bias.dtype not in (torch.float16, torch.bfloat16):
-            raise PrecisionError(f"{spec.name}: the bias of {layer} is {bias.dtype}, not half precision")
+        # LLM.int8 adds its biases in FP16, whatever the rest is.
+        if bias is not None and bias.dtype not in (torch.float16, converted.dtype):
+            raise PrecisionError(f"{spec.name}: the bias of {layer} is {bias.dtype}, not {converted.dtype}")

@@ -68,7 +68,8 @@ class Setup:
     weights: str
     threads: int | None  # intra-op threads on the CPU; None on an accelerator
     tf32: bool
-    execution: str = EAGER  # baselines and results from before there were others hold none
+    execution: str = EAGER
+    rest: str | None = None  # type of what a quantizing precision leaves unquantized; None for one that only casts
 
     @property
     def scheme(self) -> str:

@@ -17,9 +17,9 @@ from urllib.parse import quote, unquote
 from pytest_vq.errors import BaselineError
 from pytest_vq.schema.estimates import Entry, Estimates
 from pytest_vq.schema.record import Setup
-from pytest_vq.store.reading import NoSchemaError, NotJsonError, read_versioned
+from pytest_vq.store.reading import NoSchemaError, NotJsonError, read_versioned, upgraded_setup
 
-SCHEMA_VERSION = 2  # 1 had no execution in its setups: all were eager
+SCHEMA_VERSION = 2  # 1 had neither execution nor type of the rest in its setups
 _SLUG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _SUFFIX = ".json"
 _POSITIVE = ("samples", "model_size_bytes")
@@ -84,18 +84,26 @@ def decode(data: bytes, path: Path) -> BaselineFile:
 
     restore = f"restore it from git (git checkout -- {path}), or delete it and record anew with --vq-save"
     try:
-        raw, _ = read_versioned(data, str(path), SCHEMA_VERSION, BaselineError)
+        raw, version = read_versioned(data, str(path), SCHEMA_VERSION, BaselineError)
     except NotJsonError as error:
         raise BaselineError(f"{error}: truncated, or an unfinished merge? {restore}") from error
     except NoSchemaError as error:
         raise BaselineError(f"{path} is not a baseline file: {error}; {restore}") from error
     try:
-        # What is written next is of this version, whatever this was: version 1 only lacks the setup's execution.
-        stored = msgspec.convert(raw | {"schema_version": SCHEMA_VERSION}, BaselineFile)
+        # What is written next is of this version, whatever this was.
+        stored = msgspec.convert(_upgraded(raw, version), BaselineFile)
         _check(stored)
     except (msgspec.ValidationError, BaselineError) as error:
         raise BaselineError(f"{path} is not a valid baseline file ({error}); {restore}") from error
     return stored
+
+
+def _upgraded(raw: dict[str, Any], version: int) -> dict[str, Any]:
+    entries = raw.get("entries")
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict):
+            entry["setup"] = upgraded_setup(entry.get("setup"), version)
+    return raw | {"schema_version": SCHEMA_VERSION}
 
 
 def _check(stored: BaselineFile) -> None:
@@ -139,6 +147,7 @@ def _text(line: Any, value: Any) -> str:
     return encoded.decode()
 
 
-def _order(setup: Setup) -> tuple[str, str, int, str, str, int, bool]:
+def _order(setup: Setup) -> tuple[str, str, str, int, str, str, int, bool]:
     threads = -1 if setup.threads is None else setup.threads
-    return (setup.precision, setup.execution, setup.batch, setup.protocol, setup.weights, threads, setup.tf32)
+    rest = setup.rest or ""
+    return (setup.precision, setup.execution, rest, setup.batch, setup.protocol, setup.weights, threads, setup.tf32)

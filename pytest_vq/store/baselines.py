@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -55,6 +56,11 @@ class BaselineStore:
         with _explained("read", self.root):
             names = sorted(p.name for p in self.root.iterdir() if p.is_dir()) if _exists(self.root) else []
         return [name for name in names if not name.startswith(".") and self.models(name)]
+
+    def nearest_device(self, device_slug: str) -> str | None:
+        """The slug with baselines that is likest to ``device_slug``, itself left out; None where none is like it."""
+        others = [slug for slug in self.devices() if slug != device_slug]
+        return next(iter(difflib.get_close_matches(device_slug, others, n=1)), None)
 
     def models(self, device_slug: str) -> list[str]:
         """Names of the models that have baselines on a device, sorted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pytest_vq.errors import VqError
+from pytest_vq.schema.spec import EAGER
 
 
 class NotJsonError(ValueError):
@@ -13,6 +14,19 @@ class NotJsonError(ValueError):
 
 class NoSchemaError(ValueError):
     """JSON without a schema version: not one of ours."""
+
+
+def upgraded_setup(setup: Any, version: int) -> Any:
+    """The stored ``setup`` of a file of ``version`` as today's has it.
+
+    Version 1 had neither execution nor type of the rest: all ran eagerly, and what INT8 and INT4 left was BF16 on a
+    CPU and FP16 on a GPU.
+    """
+    if version > 1 or not isinstance(setup, dict):
+        return setup
+    quantizes = setup.get("precision") in ("int8", "int4")
+    rest = ("fp16" if setup.get("threads") is None else "bf16") if quantizes else None
+    return {"execution": EAGER, "rest": rest} | setup
 
 
 def read_versioned(data: bytes, name: str, newest: int, error: type[VqError]) -> tuple[dict[str, Any], int]:

@@ -19,10 +19,10 @@ from pytest_vq.schema.estimates import Estimates
 from pytest_vq.schema.outcome import Failure, Outcome
 from pytest_vq.schema.record import Environment, Record
 from pytest_vq.store.csv_table import head_line, record_line
-from pytest_vq.store.reading import NoSchemaError, NotJsonError, read_versioned
+from pytest_vq.store.reading import NoSchemaError, NotJsonError, read_versioned, upgraded_setup
 from pytest_vq.store.samples import SAMPLES, SamplesLine, append_samples, encode_samples, read_samples
 
-SCHEMA_VERSION = 2  # 1 had no execution in its rows and no model in its failures
+SCHEMA_VERSION = 2  # 1 had neither execution nor type of the rest in its rows, and no model in its failures
 TABLE = "results.csv"
 STUDY = "study.json"
 
@@ -163,7 +163,7 @@ def read_results(path: Path) -> Results:
 
     file = path / STUDY if path.is_dir() else path
     try:
-        raw, _ = read_versioned(file.read_bytes(), str(file), SCHEMA_VERSION, ResultsError)
+        raw, version = read_versioned(file.read_bytes(), str(file), SCHEMA_VERSION, ResultsError)
     except OSError as error:
         hint = f"give a run's output directory (--vq-output) or its {STUDY}"
         raise ResultsError(f"cannot read results from {file}: {error.strerror or error}: {hint}") from error
@@ -173,7 +173,7 @@ def read_results(path: Path) -> Results:
         raise ResultsError(f"{file} is not a {STUDY} of pytest-vq: {error}") from error
     try:
         study = msgspec.convert(raw, _Study)
-        rows = tuple(_row(stored, study.environments) for stored in study.records)
+        rows = tuple(_row(stored, study.environments, version) for stored in study.records)
     except msgspec.ValidationError as error:
         raise ResultsError(f"{file} is not a {STUDY} of pytest-vq: {error}") from error
     return Results(
@@ -181,14 +181,15 @@ def read_results(path: Path) -> Results:
     )
 
 
-def _row(stored: Mapping[str, Any], environments: Sequence[Environment]) -> Row:
+def _row(stored: Mapping[str, Any], environments: Sequence[Environment], version: int) -> Row:
     import msgspec
 
     source = msgspec.convert(stored.get("environment"), int)
     if not 0 <= source < len(environments):
         raise msgspec.ValidationError(f"it does not hold environment {source}: was it edited by hand?")
     estimates = msgspec.convert(stored.get("estimates"), tuple[Estimates, ...])
-    return Row(Record.from_row(stored), environments[source], estimates)
+    row = {**stored, "setup": upgraded_setup(stored.get("setup"), version)}
+    return Row(Record.from_row(row), environments[source], estimates)
 
 
 @dataclass(frozen=True, slots=True)

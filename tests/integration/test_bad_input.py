@@ -294,7 +294,7 @@ class TestModels:
         )
 
     def test_nan_at_one_precision_fails_that_one(self, project, model, rows, study) -> None:
-        model(forward("return super().forward(images) * 1e6"))  # beyond FP16, not beyond BF16
+        model(forward("return super().forward(images) * 1e6"))  # beyond FP16, not beyond BF16 or FP32
         result = self.run(project, "--vq-models=bad-net", "--vq-precisions=fp32,fp16,int4")
         assert result.ret == 1
         assert [row["precision"] for row in rows()] == ["fp32", "int4"]

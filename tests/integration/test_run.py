@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from pytest_vq.device.environment import slug
 from pytest_vq.store.samples import read_samples
 
 CONTRACT_COLUMNS = """
@@ -148,6 +149,32 @@ def test_hollow_green_is_red(project) -> None:
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["ERROR: *has baselines, but not one of the 1 measured pairs could be compared*"])
     assert project.runpytest_inprocess("--vq-precisions=fp16", "--vq-gate=report").ret == 0
+
+
+def test_baselines_from_before_a_cpus_instruction_set_was_named_are_hollow(project, rows) -> None:
+    assert project.runpytest_inprocess("--vq-precisions=fp32", "--vq-save").ret == 0
+    (directory,) = (project.path / "baselines").iterdir()
+    former = directory.with_name(f"cpu-{slug(rows()[0]['device'])}")
+    directory.rename(former)
+    for path in former.iterdir():
+        path.write_text(path.read_text().replace(f'"device":"{directory.name}"', f'"device":"{former.name}"'))
+    result = project.runpytest_inprocess("--vq-precisions=fp32")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [f"ERROR: {former} is from before*Record this one anew with --vq-save, as {directory.name}*"]
+    )
+
+
+def test_a_machine_of_another_kind_has_no_baseline_and_is_told_the_nearest(project, rows) -> None:
+    assert project.runpytest_inprocess("--vq-precisions=fp32", "--vq-save").ret == 0
+    (directory,) = (project.path / "baselines").iterdir()
+    other = directory.with_name(f"{directory.name}-other")
+    directory.rename(other)
+    for path in other.iterdir():
+        path.write_text(path.read_text().replace(f'"device":"{directory.name}"', f'"device":"{other.name}"'))
+    assert project.runpytest_inprocess("--vq-precisions=fp32").ret == 0
+    assert rows()[0]["verdict"] == "NO_BASELINE"
+    assert f"the nearest device that has baselines is {other.name}, another machine" in rows()[0]["reason"]
 
 
 def test_another_protocol_is_incomparable(project, rows) -> None:

@@ -493,3 +493,10 @@ def test_there_are_never_more_than_three_looks() -> None:
     for _ in range(200):
         fresh = [process(rng.uniform(0.8, 1.3)) for _ in range(DEFAULT.max_looks)]
         assert not judge(*fresh).look_again
+
+
+def test_another_type_of_the_rest_is_not_comparable() -> None:
+    entry = make_entry(noisy(15), replace(CPU, rest="bf16"))
+    verdict = decide(Question((process(),), replace(CPU, rest="fp32"), (entry,)))
+    assert verdict.status is Status.INCOMPARABLE
+    assert "rest fp32 here, bf16 in the baseline" in verdict.reason

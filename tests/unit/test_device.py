@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from fake_cpu import let_cpu_be
 
 from pytest_vq.device.device import Device, guarded, is_device_trouble, open_device, require_accelerator
 from pytest_vq.errors import (
@@ -24,7 +25,7 @@ LOST = RuntimeError("CUDA error: device-side assert triggered\nCompile with `TOR
 def device(kind: str = "cpu", threads: int | None = None) -> Device:
     nothing: Any = SimpleNamespace()
     environment: Any = SimpleNamespace(device_name="Fake GPU")
-    return Device(torch.device(kind), nothing, nothing, nothing, environment, threads)
+    return Device(torch.device(kind), nothing, nothing, nothing, environment, torch.float32, threads)
 
 
 @pytest.fixture
@@ -145,11 +146,16 @@ def test_an_open_cpu() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "is_accelerator", "dtype"), [("cpu", False, torch.bfloat16), ("cuda", True, torch.float16)]
+    ("flags", "capability", "dtype"),
+    [
+        ("avx2 avx512f avx512_bf16", "AVX512", torch.bfloat16),
+        ("avx2 avx512f", "AVX512", torch.float32),
+        ("avx2", "AVX2", torch.float32),
+    ],
 )
-def test_what_is_not_quantized_has_the_type_that_the_device_computes_best(kind, is_accelerator, dtype) -> None:
-    assert device(kind).is_accelerator is is_accelerator
-    assert device(kind).rest_dtype is dtype
+def test_the_rest_is_bf16_only_where_the_cpu_computes_in_it(monkeypatch, flags, capability, dtype) -> None:
+    let_cpu_be(monkeypatch, f"flags\t: {flags}\n", capability)
+    assert open_device(gpu=False, threads=1).rest_dtype is dtype
 
 
 def test_no_gpu_says_what_is_missing(monkeypatch) -> None:

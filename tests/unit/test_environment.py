@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from pytest_vq.device import environment
+from pytest_vq.device.cpu import instruction_set
 from pytest_vq.device.environment import fingerprint, git_commit, slug
 
 CPU = torch.device("cpu")
@@ -45,7 +46,7 @@ class TestCpu:
     def test_it_names_device_versions_and_date(self) -> None:
         found = fingerprint(CPU)
         assert found.device == "cpu"
-        assert found.device_slug == f"cpu-{slug(found.device_name)}"
+        assert found.device_slug == f"cpu-{slug(found.device_name)}-{instruction_set()}"
         assert re.fullmatch(r"CPU-[0-9a-f]{16}", found.device_uuid)
         assert found.versions["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
         assert {"python", "transformers", "bitsandbytes", "numpy", "pytest-vq", "kernel"} <= found.versions.keys()
@@ -72,7 +73,7 @@ class TestCpu:
         replace_files(monkeypatch, {CPU_INFO: None})
         monkeypatch.setattr(platform, "processor", lambda: "")
         monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-        assert fingerprint(CPU).device_slug == "cpu-aarch64"
+        assert fingerprint(CPU).device_slug == f"cpu-aarch64-{instruction_set()}"
 
     def test_a_library_that_is_not_there_is_said_to_be(self, monkeypatch) -> None:
         def version(name: str) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pytest_vq import register_model
 from pytest_vq.catalog.models import find_model, isolated
+from pytest_vq.device.cpu import computes_bf16
 from pytest_vq.errors import OutputError, SelectionError
 from pytest_vq.execution import executions
 from pytest_vq.execution.executions import find_execution, load_prepare
@@ -23,10 +24,11 @@ from pytest_vq.execution.prepared import Prepared
 from pytest_vq.execution.schemes import find_scheme, reference_scheme, select_schemes
 from pytest_vq.measure.bench import Bench, Measured
 from pytest_vq.options import Options
-from pytest_vq.precision.converted import Converted
+from pytest_vq.precision.converted import Converted, short_name
 from pytest_vq.precision.fidelity import MAX_SQNR_DB
 from pytest_vq.schema.spec import Case, ExecutionSpec
 
+REST = torch.bfloat16 if computes_bf16() else torch.float32
 MINE = ExecutionSpec("mine", prepare=f"{__name__}:prepare")
 
 
@@ -37,7 +39,7 @@ class World:
         self.switch_is_on = False
         self.events: list[str] = []
         self.prepared: list[tuple[str, torch.Size, torch.dtype]] = []
-        self.forwards: set[tuple[torch.dtype, bool]] = set()  # type of the images, and whether the switch was on
+        self.forwards: set[tuple[bool, bool]] = set()  # whether the model was FP32, and whether the switch was on
         self.good_calls: int | None = None  # until the model fails; None: it never does
 
     @contextlib.contextmanager
@@ -77,7 +79,7 @@ class Net(nn.Module):
         self.head = nn.Linear(64, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        world.forwards.add((images.dtype, world.switch_is_on))
+        world.forwards.add((type(self.body[1]) is nn.Linear, world.switch_is_on))
         return self.head(self.body(images))
 
 
@@ -164,7 +166,7 @@ class TestMeasuring:
         assert (record.setup.precision, record.setup.execution, record.setup.scheme) == ("int8", "mine", "int8+mine")
         assert not record.setup.is_reference
         assert (record.eligible_layers, record.quantized_layers) == (1, 1)
-        assert record.method == "bitsandbytes LLM.int8, bf16 rest"
+        assert record.method == f"bitsandbytes LLM.int8, {short_name(REST)} rest"
 
     def test_it_is_compared_with_eager_fp32(self, measured: Measured) -> None:
         assert 20 < measured.record.sqnr_db < 60
@@ -172,10 +174,10 @@ class TestMeasuring:
         assert len(measured.samples.reference.blocks_ms) == len(measured.samples.subject.blocks_ms)
 
     def test_it_is_given_the_converted_model_and_the_images_of_the_request(self, seen: World) -> None:
-        assert seen.prepared == [("bitsandbytes LLM.int8, bf16 rest", (2, 3, 8, 8), torch.bfloat16)]
+        assert seen.prepared == [(f"bitsandbytes LLM.int8, {short_name(REST)} rest", (2, 3, 8, 8), REST)]
 
     def test_the_model_runs_in_its_context_and_fp32_beside_it_does_not(self, seen: World) -> None:
-        assert seen.forwards == {(torch.bfloat16, True), (torch.float32, False)}
+        assert seen.forwards == {(False, True), (True, False)}
 
     def test_it_is_closed_once_when_all_is_measured(self, seen: World) -> None:
         assert seen.events.count("entered") == seen.events.count("left") > 3

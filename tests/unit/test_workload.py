@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pytest_vq import register_model
 from pytest_vq.catalog.build import example_inputs
 from pytest_vq.catalog.models import find_model, isolated
+from pytest_vq.device.cpu import computes_bf16
 from pytest_vq.device.device import Device, open_device
 from pytest_vq.errors import OutputError
 from pytest_vq.execution.prepared import Prepared, unaltered
@@ -21,7 +22,8 @@ from pytest_vq.measure.workload import place, reference_request, warm_precision
 from pytest_vq.precision.precisions import find_precision
 from pytest_vq.schema.spec import Case, Scheme
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.bfloat16, "int4": torch.bfloat16}
+REST = torch.bfloat16 if computes_bf16() else torch.float32
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "int8": REST, "int4": REST}
 
 
 def build() -> nn.Module:
