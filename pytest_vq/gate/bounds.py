@@ -1,4 +1,4 @@
-"""Verdicts on what is (nearly) deterministic: memory, size and fidelity."""
+"""Verdicts on what is (nearly) deterministic: memory and size. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_vq.schema.record import Setup
 from pytest_vq.schema.verdict import MetricVerdict, Status, Tolerances
 from pytest_vq.wording import percent, plain_percent, size
 
-MEMORY, SIZE, SQNR, ACCURACY = "peak_memory", "model_size", "sqnr", "accuracy"
+MEMORY, SIZE = "peak_memory", "model_size"
 
 
 def memory(
@@ -87,31 +87,3 @@ def _missing(metric: str, name: str, fresh: bool, baseline: bool) -> MetricVerdi
     if not fresh:
         return MetricVerdict(metric, Status.INCONCLUSIVE, f"{name} was not measured this time; the baseline has it")
     return MetricVerdict(metric, Status.NO_BASELINE, f"the baseline holds no {name}: record it with --vq-save")
-
-
-def fidelity(
-    candidates: Sequence[Estimates], setup: Setup, tolerances: Tolerances, min_sqnr_db: float | None
-) -> list[MetricVerdict]:
-    """Verdicts on the lower bounds of SQNR (dB) and accuracy (a fraction), those that are set; no baseline needed.
-
-    The marker's ``min_sqnr_db`` replaces the argument. FP32 is what SQNR is measured against, so it has none.
-    """
-    bound = min_sqnr_db if tolerances.min_sqnr_db is None else tolerances.min_sqnr_db
-    found = []
-    if bound is not None and not setup.is_reference:
-        found.append(_lower_bound(SQNR, "SQNR against FP32", [c.sqnr_db for c in candidates], bound, "{:.1f} dB"))
-    if tolerances.min_accuracy is not None:
-        figures = [c.accuracy for c in candidates]
-        found.append(_lower_bound(ACCURACY, "accuracy", figures, tolerances.min_accuracy, "{:.3f}"))
-    return found
-
-
-def _lower_bound(metric: str, name: str, values: Sequence[float | None], bound: float, form: str) -> MetricVerdict:
-    known = [v for v in values if v is not None]
-    if not known:
-        reason = f"{name} was not measured; its bound is {form.format(bound)}"
-        return MetricVerdict(metric, Status.INCONCLUSIVE, reason, baseline=bound)
-    worst = min(known)
-    holds = worst >= bound  # false for NaN too
-    reason = f"{name} {form.format(worst)}, {'at least' if holds else 'below its bound of'} {form.format(bound)}"
-    return MetricVerdict(metric, Status.PASS if holds else Status.FAIL, reason, baseline=bound, current=worst)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from pytest_vq.gate import bounds, timed
+from pytest_vq.gate import agreement, bounds, timed
 from pytest_vq.gate.question import Question
 from pytest_vq.schema.estimates import Entry, Estimates
 from pytest_vq.schema.record import Setup
@@ -24,12 +24,12 @@ def decide(question: Question) -> Verdict:
     if not candidates:
         raise ValueError("decide needs the estimates of at least one process")
     entry, obstacle = find_entry(question)
-    metrics = bounds.fidelity(candidates, question.setup, tolerances, question.min_sqnr_db)
+    metrics = agreement.lower_bounds(question)
     if entry is None:
         return Verdict.of([*metrics, obstacle] if obstacle else metrics)
     clocked = [found for found in (timed.latency(question, entry), timed.speedup(question, entry)) if found is not None]
     memory = bounds.memory(candidates, entry, tolerances, policy)
-    metrics += [verdict for verdict, _ in clocked]
+    metrics += [verdict for verdict, _ in clocked] + agreement.changes(question, entry)
     metrics += [verdict for verdict in (memory, bounds.model_size(candidates, entry, tolerances, policy)) if verdict]
     again = any(suspect for _, suspect in clocked) or _is_coarse(question, memory)
     return _explained(replace(Verdict.of(metrics), look_again=again), entry, candidates[-1])

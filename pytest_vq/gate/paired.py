@@ -11,10 +11,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_vq.gate import bounds, stats
+from pytest_vq.gate import agreement, bounds, stats
 from pytest_vq.gate.comparison import moderated
 from pytest_vq.gate.noise import steady_ms
 from pytest_vq.gate.policy import DEFAULT, Policy
+from pytest_vq.gate.question import Question
 from pytest_vq.gate.stats import Effect, Limits, Prior
 from pytest_vq.gate.timed import LATENCY, SPEEDUP, TOO_FEW
 from pytest_vq.schema.estimates import Anchor, Entry, Estimates
@@ -67,7 +68,9 @@ class _Terms:
 def _decide(sides: Sides, priors: Mapping[str, Prior], terms: _Terms) -> Verdict:
     tolerances, policy = terms.tolerances, terms.policy
     entry = Entry(sides.setup, Anchor(sides.a, "side A", sides.a[-1].date_utc), sides.a)
-    found = bounds.fidelity(sides.b, sides.setup, tolerances, sides.min_sqnr_db)
+    question = Question(sides.b, sides.setup, (entry,), tolerances=tolerances, min_sqnr_db=sides.min_sqnr_db)
+    question = replace(question, comparisons=terms.comparisons)
+    found = agreement.lower_bounds(question) + agreement.changes(question, entry)
     found += [_timed(metric, sides, priors[metric], terms) for metric in _metrics(sides)]
     memory = bounds.memory(sides.b, entry, tolerances, policy)
     found += [*([memory] if memory else []), bounds.model_size(sides.b, entry, tolerances, policy)]

@@ -79,6 +79,12 @@ class Policy:
     size_relative: float = 0.001  # bytes of weights are deterministic; names and alignment in the file's header are not
     size_minimum_bytes: int = 4 * 1024
 
+    # Fidelity. It is deterministic: what the recent processes spanned, and at least this, is what may be lost. Above
+    # the ceiling two kernels of one arithmetic differ in their last bits by as much.
+    fidelity_tolerance_db: float = 1.0
+    fidelity_ceiling_db: float = 80.0
+    accuracy_tolerance: float = 0.01  # where the baseline did not keep which images it had right
+
     power: float = 0.9  # "could have seen" means: would have failed this often
 
     def cpu_memory(self, processes: int) -> tuple[float, float]:

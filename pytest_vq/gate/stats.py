@@ -150,6 +150,13 @@ def judge(effect: Effect, limits: Limits, policy: Policy = DEFAULT) -> Judgement
     return Judgement(fails, improves, passes, critical)
 
 
+def binomial_tail(least: int, trials: int) -> float:
+    """The chance of ``least`` heads or more in ``trials`` throws of a fair coin."""
+    from scipy.stats import binom
+
+    return float(binom.sf(least - 1, trials, 0.5))
+
+
 def quantile(probability: float, df: Any) -> Any:
     """Student's t quantile; normal for infinite ``df``."""
     from scipy.special import stdtrit

@@ -156,7 +156,7 @@ class Bench:
         self, workload: Workload, reference: Reference, fp32_peak_bytes: int | None, profiled: bool
     ) -> Measured:
         case, device = workload.case, self.device
-        fidelity = reference.judge(case, workload.answer(reference.images(case.batch)))
+        judged = reference.judge(case, workload.answer(reference.images(case.batch)))
         if reference.labelled:  # so far it answered other images than the request whose memory is meant
             workload.request()
         memory = device.memory.measure(workload.request)
@@ -171,11 +171,12 @@ class Bench:
             timing=timing,
             memory=memory_of(workload, memory, fp32_peak_bytes, device, before),
             coverage=workload.converted.coverage,
-            fidelity=fidelity,
+            fidelity=judged.fidelity,
             setup=setup_of(case, device, self._options),
             preparation=Preparation(case.scheme.execution.name),
             disturbance=device.telemetry.disturbance(before, after),
             telemetry={"before": before, "after": after},
+            right_answers=judged.right_answers,
         )
         operators = profile_operators(workload.request, device.torch_device) if profiled else {}
         return Measured(record, samples, operators)

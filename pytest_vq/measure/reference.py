@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pytest_vq.catalog.build import build_source, example_inputs, labelled_images, output_tensor
 from pytest_vq.device.device import first_line, is_device_trouble
 from pytest_vq.errors import OutputError, PrecisionError
-from pytest_vq.precision.fidelity import check_output, measure_accuracy, measure_fidelity
+from pytest_vq.precision.fidelity import check_output, find_right, measure_fidelity, to_bits
 from pytest_vq.schema.figures import Fidelity, present
 from pytest_vq.schema.spec import Case, ModelSpec
 
@@ -19,6 +19,14 @@ from pytest_vq.schema.spec import Case, ModelSpec
 _MIN_FP32_SQNR_DB = 75.0
 # Two quantizing precisions that answer alike are one precision under two names.
 _MIN_FINER_DB = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """How well an output answers, and which labelled images it has right (see ``Record.right_answers``)."""
+
+    fidelity: Fidelity
+    right_answers: str | None = None
 
 
 @dataclass(slots=True)
@@ -50,7 +58,7 @@ class Reference:
             self._answers[batch] = output
         return self._answers[batch]
 
-    def judge(self, case: Case, output: Tensor) -> Fidelity:
+    def judge(self, case: Case, output: Tensor) -> Judged:
         """Fidelity and accuracy of ``output``, what ``case`` answered to ``images``: empty where they mean nothing.
 
         Raises ``OutputError`` for output that cannot be compared, and ``PrecisionError`` where it gives away that the
@@ -66,9 +74,10 @@ class Reference:
         else:
             self._check_distinct(case, sqnr_db)
         if self.labelled is None:  # without trained answers, which output is largest says nothing
-            return replace(fidelity, top1_agreement=None)
-        labels = self.labelled[1]
-        return replace(fidelity, accuracy=measure_accuracy(output, labels), labelled_images=len(labels))
+            return Judged(replace(fidelity, top1_agreement=None))
+        right = find_right(output, self.labelled[1])
+        accuracy = float(right.double().mean())
+        return Judged(replace(fidelity, accuracy=accuracy, labelled_images=len(right)), to_bits(right))
 
     def _check_fp32(self, case: Case, sqnr_db: float) -> None:
         if sqnr_db < _MIN_FP32_SQNR_DB:

@@ -94,8 +94,8 @@ def ratio_db(signal: float, noise: float) -> float:
     return min(max(10 * math.log10(signal / noise), -MAX_SQNR_DB), MAX_SQNR_DB)
 
 
-def measure_accuracy(logits: Tensor, labels: Tensor) -> float:
-    """The fraction of rows of ``logits`` [n, classes] whose largest is that of ``labels`` [n].
+def find_right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Which rows of ``logits`` [n, classes] are largest where ``labels`` [n] say: booleans [n], on the CPU.
 
     Raises:
         OutputError: the number of rows and of labels differ, or there is none.
@@ -104,7 +104,14 @@ def measure_accuracy(logits: Tensor, labels: Tensor) -> float:
         raise OutputError(
             f"accuracy needs logits [n, classes] and labels [n], got {_shape(logits)} and {_shape(labels)}"
         )
-    return float((_rows(logits).argmax(dim=1) == labels.cpu()).double().mean())
+    return _rows(logits).argmax(dim=1) == labels.cpu()
+
+
+def to_bits(right: Tensor) -> str:
+    """Booleans [n] as hexadecimal digits, the first the highest bit; filled up with zeros to whole digits."""
+    text = "".join("1" if one else "0" for one in right.tolist())
+    digits = -(-len(text) // 4)
+    return f"{int(text.ljust(4 * digits, '0'), 2):0{digits}x}"
 
 
 def _rows(tensor: Tensor) -> Tensor:

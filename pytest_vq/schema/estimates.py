@@ -32,6 +32,7 @@ class Estimates:
     versions: Mapping[str, str]
     commit: str | None
     date_utc: str
+    right_answers: str | None = None  # a bit an image, hexadecimal; only an anchor's estimates keep it
 
     @classmethod
     def of(cls, record: Record, environment: Environment) -> Estimates:
@@ -58,6 +59,7 @@ class Estimates:
             versions=environment.versions,
             commit=environment.commit,
             date_utc=environment.date_utc,
+            right_answers=record.right_answers,
         )
 
 

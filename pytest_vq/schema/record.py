@@ -114,6 +114,7 @@ class Record:
     telemetry: Mapping[str, Any] = field(default_factory=dict)  # clocks, throttle counters, load: before and after
     verdict: Status | None = None
     reason: str = ""
+    right_answers: str | None = None  # of the labelled images, a bit each, hexadecimal; the first image is the highest
 
     @property
     def case_id(self) -> CaseId:
@@ -143,7 +144,7 @@ class Record:
     def to_row(self) -> dict[str, Any]:
         """The row as ``study.json`` has it: the table's cells, and the nested evidence beside them."""
         evidence = {"setup": asdict(self.setup), "coverage": asdict(self.coverage), "telemetry": dict(self.telemetry)}
-        return self.cells() | evidence
+        return self.cells() | evidence | {"right_answers": self.right_answers}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Record:
@@ -163,6 +164,7 @@ class Record:
             telemetry=evidence.telemetry,
             verdict=evidence.verdict,
             reason=evidence.reason,
+            right_answers=evidence.right_answers,
         )
 
     if not TYPE_CHECKING:  # for users' tests; within this package the section is named, and checked
@@ -185,6 +187,7 @@ class _Evidence:
     telemetry: Mapping[str, Any] = field(default_factory=dict)
     verdict: Status | None = None
     reason: str = ""
+    right_answers: str | None = None
 
 
 def _names(section: type[Any]) -> tuple[str, ...]:

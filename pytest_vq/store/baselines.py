@@ -98,10 +98,10 @@ class BaselineStore:
 
         def add(entry: Entry | None, setup: Setup, estimates: Estimates) -> Entry:
             if entry is None:
-                return Entry(setup, Anchor((estimates,), FIRST_REASON, estimates.date_utc), (estimates,))
-            if estimates in entry.processes:
+                return Entry(setup, Anchor((estimates,), FIRST_REASON, estimates.date_utc), (_brief(estimates),))
+            if _brief(estimates) in entry.processes:
                 return entry
-            processes = (*entry.processes, estimates)[-PROCESSES_KEPT:]
+            processes = (*entry.processes, _brief(estimates))[-PROCESSES_KEPT:]
             return replace(entry, anchor=_grown(entry.anchor, estimates), processes=processes)
 
         with self._locked(device_slug):
@@ -134,7 +134,8 @@ class BaselineStore:
             for model, setup, estimates in accepted:
                 stored = changed.get(model) or self._read_or_new(device_slug, device_name, model)
                 processes = tuple(estimates)[-PROCESSES_KEPT:]
-                entry = Entry(setup, Anchor(processes, reason.strip(), now), processes)
+                brief = tuple(map(_brief, processes))
+                entry = Entry(setup, Anchor((*processes[:1], *brief[1:]), reason.strip(), now), brief)
                 changed[model] = _with_entry(stored, entry, device_name)
             return self._write(changed.values())
 
@@ -195,6 +196,11 @@ def _exists(directory: Path) -> bool:
     return True
 
 
+def _brief(estimates: Estimates) -> Estimates:
+    """``estimates`` without the bit an image: one copy, the anchor's, is enough."""
+    return replace(estimates, right_answers=None)
+
+
 def _find(stored: BaselineFile, setup: Setup) -> Entry | None:
     return next((entry for entry in stored.entries if entry.setup == setup), None)
 
@@ -207,7 +213,7 @@ def _with_entry(stored: BaselineFile, entry: Entry, device_name: str) -> Baselin
 def _grown(anchor: Anchor, estimates: Estimates) -> Anchor:
     if len(anchor.estimates) >= ANCHOR_PROCESSES or any(_code(e) != _code(estimates) for e in anchor.estimates):
         return anchor
-    return replace(anchor, estimates=(*anchor.estimates, estimates))
+    return replace(anchor, estimates=(*anchor.estimates, _brief(estimates)))
 
 
 def _code(estimates: Estimates) -> tuple[str | None, dict[str, str]]:

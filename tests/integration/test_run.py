@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from textwrap import dedent
 from xml.etree import ElementTree
 
 import pytest
@@ -133,6 +134,29 @@ def test_a_run_that_failed_is_not_recorded(recorded) -> None:
     assert saving.ret == 1
     saving.stdout.fnmatch_lines(["nothing was recorded into the baselines*"])
     assert stored.read_bytes() == before
+
+
+def test_a_quantizer_that_became_worse_fails_though_it_is_above_its_bound(recorded, rows) -> None:
+    assert float(rows()[0]["sqnr_db"]) > 30
+    conftest = recorded.path / "conftest.py"
+    worse = """
+
+    class Worse(Net):
+        def forward(self, images):
+            answer = super().forward(images)
+            if type(self.body[1]) is nn.Linear:
+                return answer
+            noise = torch.randn(answer.shape, generator=torch.Generator().manual_seed(0)).to(answer.dtype)
+            return answer + noise * answer.std() * 10 ** (-30 / 20)  # 30 dB of noise, beside some 38 of the quantizer's
+
+
+    Net = Worse
+    """
+    conftest.write_text(conftest.read_text() + dedent(worse))
+    assert recorded.runpytest_inprocess(*INT8).ret == 1
+    assert rows()[0]["verdict"] == "FAIL"
+    assert "SQNR against FP32 " in rows()[0]["reason"]
+    assert "tolerance 1 dB" in rows()[0]["reason"]
 
 
 def test_strict_fails_what_has_no_baseline(project) -> None:

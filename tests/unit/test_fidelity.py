@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pytest_vq.errors import OutputError
-from pytest_vq.precision.fidelity import MAX_SQNR_DB, check_output, measure_accuracy, measure_fidelity, ratio_db
+from pytest_vq.precision.fidelity import MAX_SQNR_DB, check_output, find_right, measure_fidelity, ratio_db, to_bits
 from pytest_vq.schema.record import Fidelity
 
 
@@ -119,12 +119,12 @@ def test_another_shape_than_the_reference():
 
 def test_accuracy():
     logits = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0], [2.0, 1.0]]).half()
-    assert measure_accuracy(logits, torch.tensor([1, 0, 0, 0])) == 0.75
+    assert find_right(logits, torch.tensor([1, 0, 0, 0])).double().mean() == 0.75
     for wrong in (torch.tensor([1, 0]), torch.zeros(4, 1)):
         with pytest.raises(OutputError, match="accuracy needs"):
-            measure_accuracy(logits, wrong)
+            find_right(logits, wrong)
     with pytest.raises(OutputError):
-        measure_accuracy(torch.zeros(0, 2), torch.zeros(0))
+        find_right(torch.zeros(0, 2), torch.zeros(0))
 
 
 @pytest.mark.parametrize(
@@ -143,3 +143,10 @@ def test_accuracy():
 )
 def test_a_ratio_is_finite_whatever_the_powers(signal, noise, expected_db):
     assert ratio_db(signal, noise) == pytest.approx(expected_db)
+
+
+@pytest.mark.parametrize(
+    ("right", "digits"), [([1], "8"), ([1, 0, 1, 1], "b"), ([0, 0, 0, 0, 1], "08"), ([0] * 5, "00")]
+)
+def test_right_answers_are_a_bit_each_the_first_one_highest(right: list[int], digits: str) -> None:
+    assert to_bits(torch.tensor(right, dtype=torch.bool)) == digits
