@@ -177,6 +177,7 @@ class Bench:
             disturbance=device.telemetry.disturbance(before, after),
             telemetry={"before": before, "after": after},
             right_answers=judged.right_answers,
+            note=judged.note,
         )
         operators = profile_operators(workload.request, device.torch_device) if profiled else {}
         return Measured(record, samples, operators)

@@ -17,8 +17,8 @@ from pytest_vq.schema.spec import Case, ModelSpec
 
 # An accelerator's FP32 agrees with the CPU's to about 110 dB; TF32 in its place would reach about 56 dB.
 _MIN_FP32_SQNR_DB = 75.0
-# Two quantizing precisions that answer alike are one precision under two names.
-_MIN_FINER_DB = 3.0
+# A coarser precision usually answers this much farther from FP32; where it does not, the reader is told.
+_USUALLY_FINER_DB = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Judged:
 
     fidelity: Fidelity
     right_answers: str | None = None
+    note: str | None = None
 
 
 @dataclass(slots=True)
@@ -61,23 +62,23 @@ class Reference:
     def judge(self, case: Case, output: Tensor) -> Judged:
         """Fidelity and accuracy of ``output``, what ``case`` answered to ``images``: empty where they mean nothing.
 
-        Raises ``OutputError`` for output that cannot be compared, and ``PrecisionError`` where it gives away that the
-        scheme is not the one it is called.
+        Raises ``OutputError`` for output that cannot be compared, and ``PrecisionError`` where FP32's gives away that
+        it is not FP32.
         """
         expected = self.answer(case.batch)
         check_output(output, case.id, like=expected)
         fidelity = measure_fidelity(expected, output)
-        sqnr_db = present(fidelity.sqnr_db)
+        sqnr_db, note = present(fidelity.sqnr_db), None
         if case.scheme.is_reference:
             self._check_fp32(case, sqnr_db)
             fidelity = Fidelity()
         else:
-            self._check_distinct(case, sqnr_db)
+            note = self._note_likeness(case, sqnr_db)
         if self.labelled is None:  # without trained answers, which output is largest says nothing
-            return Judged(replace(fidelity, top1_agreement=None))
+            return Judged(replace(fidelity, top1_agreement=None), note=note)
         right = find_right(output, self.labelled[1])
         accuracy = float(right.double().mean())
-        return Judged(replace(fidelity, accuracy=accuracy, labelled_images=len(right)), to_bits(right))
+        return Judged(replace(fidelity, accuracy=accuracy, labelled_images=len(right)), to_bits(right), note)
 
     def _check_fp32(self, case: Case, sqnr_db: float) -> None:
         if sqnr_db < _MIN_FP32_SQNR_DB:
@@ -86,21 +87,23 @@ class Reference:
                 "Look for TF32 or autocast, switched on by the model or the environment."
             )
 
-    def _check_distinct(self, case: Case, sqnr_db: float) -> None:
+    def _note_likeness(self, case: Case, sqnr_db: float) -> str | None:
+        """A note where ``case`` and a precision that it should differ from answer about as close to FP32.
+
+        No error: a tiny layer scale lets two precisions answer alike that store different bytes, and bytes are checked.
+        """
         alike = (case.batch, case.scheme.execution)
         self._judged = [(other, db) for other, db in self._judged if other != case] + [(case, sqnr_db)]
         known = {o.precision.name: (o, db) for o, db in self._judged if (o.batch, o.scheme.execution) == alike}
         for coarse, coarse_db in known.values():
             finer = coarse.precision.coarser_than
-            if finer is None or finer not in known:
+            if finer is None or finer not in known or case not in (coarse, known[finer][0]):
                 continue
             fine, fine_db = known[finer]
-            if fine_db - coarse_db < _MIN_FINER_DB:
-                raise PrecisionError(
-                    f"{case.model.name}: {fine.scheme.name} ({fine_db:.1f} dB) and {coarse.scheme.name} "
-                    f"({coarse_db:.1f} dB) answer alike; {fine.scheme.name} must be at least {_MIN_FINER_DB:.0f} dB "
-                    "closer to FP32. One of them is not the scheme it is called."
-                )
+            if fine_db - coarse_db < _USUALLY_FINER_DB:
+                both = f"{fine.scheme.name} ({fine_db:.1f} dB) and {coarse.scheme.name} ({coarse_db:.1f} dB)"
+                return f"{both} answer alike: what they store differs, but little of it reaches this model's output"
+        return None
 
 
 def forward(call: Callable[[], object], images: Tensor, what: str) -> Tensor:

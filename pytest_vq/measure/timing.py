@@ -67,4 +67,5 @@ def figures_of(pair: PairSamples, throughput_ips: float, device_time_ms: float |
         speedup_low=speedup.low,
         speedup_high=speedup.high,
         sentinel_ms=float(np.quantile(pair.sentinel.times_ms, SENTINEL_QUANTILE)),
+        reference_latency_ms=float(np.median(pair.reference.times_ms)) if pair.reference else None,
     )

@@ -12,6 +12,9 @@ from pytest_vq.plugin.marker import check_marker
 from pytest_vq.plugin.session import VqSession
 from pytest_vq.schema.spec import Case
 
+# Raised inside torch, by torch's own modules: no user can do anything about it.
+_TORCHS_OWN = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+
 
 def check_usage(session: VqSession) -> None:
     """Refuse unknown schemes, and ``--gpu`` without a GPU, before anything is collected.
@@ -57,6 +60,28 @@ def check_selection(items: list[pytest.Item]) -> None:
             )
 
 
+def keep_pairs_together(items: list[pytest.Item]) -> None:
+    """Put the pairs of each test in the order they were made in (a model's together), in the places they have.
+
+    A model is built once for all its pairs that follow each other; shuffled, it is built for nearly each of them.
+    """
+    places = [place for place, item in enumerate(items) if case_of(item) is not None]
+    tests = [_test_of(items[place]) for place in places]
+    ordered = sorted((items[place] for place in places), key=lambda item: (tests.index(_test_of(item)), _number(item)))
+    for place, item in zip(places, ordered, strict=True):
+        items[place] = item
+
+
+def _test_of(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]
+
+
+def _number(item: pytest.Item) -> int:
+    """Which of its test's pairs an item is, in catalog order."""
+    number: int = item.callspec.indices["vq_case"]  # type: ignore[attr-defined]
+    return number
+
+
 class CollectingHooks:
     """Hooks of every process that collects tests."""
 
@@ -73,8 +98,9 @@ class CollectingHooks:
             cases = []
         metafunc.parametrize("vq_case", cases, ids=[case.id for case in cases], indirect=True)
 
+    @pytest.hookimpl(trylast=True)  # after whatever shuffles
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Refuse what was selected wrongly; show the rest to pytest-benchmark as benchmarks."""
+        """Refuse what was selected wrongly; show the rest to pytest-benchmark as benchmarks; put pairs in order."""
         ours = [item for item in items if "vq_bench" in getattr(item, "fixturenames", ())]
         try:
             if self._refused is not None:
@@ -86,6 +112,10 @@ class CollectingHooks:
         for item in ours:
             case = case_of(item)
             benchmark.prepare(item, group=case.model.name if case else "pytest-vq")
+            item.add_marker(_TORCHS_OWN)
+        if ours:
+            benchmark.narrow_table(self._session.config)
+        keep_pairs_together(items)
 
     def _refuse(self, error: SelectionError, items: list[pytest.Item]) -> None:
         items.clear()

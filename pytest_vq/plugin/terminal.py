@@ -33,6 +33,9 @@ def write_summary(terminal: pytest.TerminalReporter, run: Run) -> None:
         terminal.line(records_table(records))
     for line, colour in reasons(records):
         terminal.line(line, **colour)
+    for record in records:
+        if record.note is not None:
+            terminal.line(f"NOTE {record.id}: {record.note}")
     for failure in run.failures:
         terminal.line(f"ERROR {failure.id}: {failure.error}: {failure.message}", red=True)
     _write_counts(terminal, run, records)

@@ -14,6 +14,7 @@ from pytest_vq.wording import figure
 _HEADERS = ("model", "precision", "ms", "95 % interval", "speedup", "95 % interval", "peak MiB", "saved", "fidelity")
 _ALIGN = ("left", "left", "right", "left", "right", "left", "right", "right", "right", "left")
 _MIB = 2**20
+_OTHER_PACE = 1.25  # FP32 beside a row and FP32's own row that differ by more met two machines
 # One line for all pairs without a baseline: sixty-four times the same sentence hides the one that matters.
 _COUNTED = (Status.PASS, Status.NO_BASELINE)
 
@@ -25,18 +26,49 @@ def reasons(records: Sequence[Record]) -> list[tuple[str, dict[str, bool]]]:
 
 
 def records_table(records: Sequence[Record]) -> str:
-    """``records`` as a plain text table, a line a pair, each model named once."""
+    """``records`` as a plain text table, a line a pair, each model named once; what its marks mean stands below."""
     has_verdicts = any(record.verdict is not None for record in records)
     headers = (*_HEADERS, "verdict") if has_verdicts else _HEADERS
+    ordered = sorted(records, key=lambda r: (_first_seen(records, r), r.setup.batch, _scheme_order(r)))
     rows: list[list[str]] = []
     previous = None
-    for record in sorted(records, key=lambda r: (_first_seen(records, r), r.setup.batch, _scheme_order(r))):
-        cells = _cells(record)
+    for record in ordered:
+        cells = _cells(record, _mark(record, records))
         model = record.identity.model
         cells[0] = "" if model == previous else model
         rows.append([*cells, str(record.verdict or "")] if has_verdicts else cells)
         previous = model
-    return plain_table(rows, headers, _ALIGN[: len(headers)])
+    return "\n".join([plain_table(rows, headers, _ALIGN[: len(headers)]), *_legend(ordered, records)])
+
+
+def _mark(record: Record, records: Sequence[Record]) -> str:
+    """``*`` where FP32 took another time beside this row than in its own; ``~`` where a speedup has no interval."""
+    if record.timing.reference_latency_ms is None:
+        return ""
+    own = _own_reference(record, records)
+    other_pace = own is not None and not (
+        1 / _OTHER_PACE <= record.timing.reference_latency_ms / own.timing.latency_ms <= _OTHER_PACE
+    )
+    return ("*" if other_pace else "") + ("~" if record.timing.speedup_low is None else "")
+
+
+def _own_reference(record: Record, records: Sequence[Record]) -> Record | None:
+    pair = (record.identity.model, record.setup.batch)
+    own = (r for r in records if r.setup.is_reference and (r.identity.model, r.setup.batch) == pair)
+    return next(own, None)
+
+
+def _legend(ordered: Sequence[Record], records: Sequence[Record]) -> list[str]:
+    marks = {record.id: _mark(record, records) for record in ordered}
+    lines = []
+    for record in ordered:
+        own = _own_reference(record, records)
+        if "*" in marks[record.id] and own is not None and record.timing.reference_latency_ms is not None:
+            beside, alone = figure(record.timing.reference_latency_ms), figure(own.timing.latency_ms)
+            lines.append(f"* {record.id}: FP32 took {beside} ms beside it, {alone} ms in its own row: two paces")
+    if any("~" in mark for mark in marks.values()):
+        lines.append("~ a speedup from too few samples for an interval")
+    return lines
 
 
 def _first_seen(records: Sequence[Record], record: Record) -> int:
@@ -50,7 +82,7 @@ def _scheme_order(record: Record) -> tuple[int, bool, str]:
     return names.index(precision) if precision in names else len(names), execution != EAGER, execution
 
 
-def _cells(record: Record) -> list[str]:
+def _cells(record: Record, mark: str) -> list[str]:
     setup, timing, memory, fidelity = record.setup, record.timing, record.memory, record.fidelity
     scheme = setup.scheme if setup.batch == 1 else f"{setup.scheme} batch {setup.batch}"
     is_reference = timing.speedup is None or fidelity.sqnr_db is None
@@ -63,7 +95,7 @@ def _cells(record: Record) -> list[str]:
         scheme + (" (launch-bound)" if timing.launch_bound else ""),
         figure(timing.latency_ms),
         _interval(timing.latency_low_ms, timing.latency_high_ms, figure),
-        "" if is_reference else f"{timing.speedup:.2f}x",
+        "" if is_reference else f"{timing.speedup:.2f}x{mark}",
         "" if is_reference else _interval(timing.speedup_low, timing.speedup_high, "{:.2f}".format),
         "" if memory.peak_memory_bytes is None else f"{memory.peak_memory_bytes / _MIB:.1f}",
         saved,

@@ -50,6 +50,7 @@ class TimedFigures:
     speedup_low: float | None
     speedup_high: float | None
     sentinel_ms: float | None  # the fixed reference workload interleaved with this pair (its 25 % quantile)
+    reference_latency_ms: float | None = None  # FP32's median in the same process, which the speedup is over
 
 
 @dataclass(frozen=True, slots=True)

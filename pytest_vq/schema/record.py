@@ -115,6 +115,7 @@ class Record:
     verdict: Status | None = None
     reason: str = ""
     right_answers: str | None = None  # of the labelled images, a bit each, hexadecimal; the first image is the highest
+    note: str | None = None  # what a reader of this row should know, that is no verdict
 
     @property
     def case_id(self) -> CaseId:
@@ -128,7 +129,7 @@ class Record:
 
     def cells(self) -> dict[str, Any]:
         """The row of the table: column -> value, ``None`` where nothing was measured."""
-        return {
+        values = {
             **asdict(self.identity),
             **asdict(self.timing),
             **asdict(self.memory),
@@ -139,7 +140,9 @@ class Record:
             "verdict": self.verdict,
             "reason": self.reason,
             **asdict(self.preparation),
+            "note": self.note,
         }
+        return {column: values[column] for column in COLUMNS}
 
     def to_row(self) -> dict[str, Any]:
         """The row as ``study.json`` has it: the table's cells, and the nested evidence beside them."""
@@ -165,6 +168,7 @@ class Record:
             verdict=evidence.verdict,
             reason=evidence.reason,
             right_answers=evidence.right_answers,
+            note=evidence.note,
         )
 
     if not TYPE_CHECKING:  # for users' tests; within this package the section is named, and checked
@@ -188,14 +192,16 @@ class _Evidence:
     verdict: Status | None = None
     reason: str = ""
     right_answers: str | None = None
+    note: str | None = None
 
 
 def _names(section: type[Any]) -> tuple[str, ...]:
     return tuple(f.name for f in fields(section))
 
 
-# In this order since the first version: new columns come last.
-COLUMNS = (
+# Those that came after the first version stand last, whatever their section: scripts may count.
+_LATER = ("execution", "reference_latency_ms", "note")
+_FIRST = (
     *_names(Identity),
     *_names(TimedFigures),
     *_names(MemoryFigures),
@@ -205,8 +211,8 @@ COLUMNS = (
     "disturbance",
     "verdict",
     "reason",
-    *_names(Preparation),
 )
+COLUMNS = (*(name for name in _FIRST if name not in _LATER), *_LATER)
 _SECTION_OF = {"quantized_layers": ("coverage", "quantized"), "eligible_layers": ("coverage", "eligible")} | {
     name: (section, name)
     for section, kind in (

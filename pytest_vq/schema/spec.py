@@ -52,7 +52,7 @@ class PrecisionSpec:
     layer: str | None = None
     check: str | None = None  # what tells a stored layer of this precision from any other
     min_layer_sqnr_db: float | None = None  # what one layer of Gaussian weights must reach; None: it is not tried
-    coarser_than: str | None = None  # the precision that must answer clearly closer to FP32 than this one
+    coarser_than: str | None = None  # the precision that usually answers clearly closer to FP32 than this one
 
 
 @dataclass(frozen=True, slots=True)

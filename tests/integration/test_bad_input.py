@@ -255,16 +255,16 @@ class TestModels:
     def run(self, project, *arguments: str):
         return project.runpytest_inprocess("--vq-precisions=fp32", "--vq-budget=0.1", *arguments)
 
-    def check(self, result, rows, study, error: str, words: str, models: str = "bad-net-fp32") -> str:
+    def check(self, result, rows, study, error: str, words: str) -> str:
         """Its pair failed for ``error``, everywhere; ``my-net`` has its row, before or after it."""
         assert result.ret == 1
         assert f"{rows()[0]['model']}-{rows()[0]['precision']}" == "my-net-fp32"
         assert len(rows()) == 1
         (failure,) = study()["failures"]
-        assert (failure["id"], failure["error"]) == (models, error)
+        assert (failure["id"], failure["error"]) == ("bad-net-fp32", error)
         assert words in failure["message"]
         assert study()["complete"] is True
-        result.stdout.fnmatch_lines([f"ERROR {models}: {error}: *"])
+        result.stdout.fnmatch_lines([f"ERROR bad-net-fp32: {error}: *"])
         return failure["message"]
 
     CASES = (
@@ -419,6 +419,11 @@ class TestModels:
         from pytest_vq.errors import DeviceLostError
 
 
+        @pytest_vq.register_model("next-net", input_shape=(3, 16, 16), head="head")
+        def build_next(kind=Net):
+            return kind()
+
+
         class Crashing(Net):
             calls = 0
 
@@ -429,18 +434,16 @@ class TestModels:
                 return super().forward(images)
 
 
-        @pytest_vq.register_model("a-net", input_shape=(3, 16, 16), head="head")
-        def build_crashing():
-            return Crashing()
-
-
-        def pytest_collection_modifyitems(items):
-            items.sort(key=lambda item: item.name)
+        Net = Crashing  # what my-net is built of
         """
         conftest.write_text(conftest.read_text() + dedent(crash))
         result = self.run(project, "--benchmark-json=out.json", "-v")
-        self.check(result, rows, study, "DeviceLostError", "a kernel crashed", models="a-net-fp32")
-        result.stdout.fnmatch_lines(["*?a-net-fp32? FAILED*", "*?my-net-fp32? PASSED*"])
+        assert result.ret == 1
+        result.stdout.fnmatch_lines(["*?my-net-fp32? FAILED*", "*?next-net-fp32? PASSED*"])
+        assert [row["model"] for row in rows()] == ["next-net"]
+        (failure,) = study()["failures"]
+        assert (failure["id"], failure["error"]) == ("my-net-fp32", "DeviceLostError")
+        assert "a kernel crashed" in failure["message"]
         # Its samples come with it, exactly: they are the child's, where the table and the file are ours.
         (benchmark,) = json.loads((project.path / "out.json").read_text())["benchmarks"]
         assert len(benchmark["stats"]["data"]) == int(rows()[0]["samples"])

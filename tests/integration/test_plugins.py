@@ -56,6 +56,22 @@ class TestBenchmark:
             assert benchmark["extra_info"]["peak_memory_bytes"] == int(row["peak_memory_bytes"])
             assert benchmark["extra_info"]["verdict"] == row["verdict"] == "NO_BASELINE"
 
+    def test_its_table_is_narrow(self, project) -> None:
+        result = project.runpytest_inprocess("--vq-precisions=fp32")
+        (head,) = [line for line in result.outlines if line.startswith("Name (time")]
+        assert head.split(")", 1)[1].split() == ["Min", "Median", "IQR", "Rounds"]
+
+    def test_its_columns_are_those_that_were_asked_for(self, project) -> None:
+        result = project.runpytest_inprocess("--vq-precisions=fp32", "--benchmark-columns=mean,ops")
+        (head,) = [line for line in result.outlines if line.startswith("Name (time")]
+        assert head.split(")", 1)[1].split()[0] == "Mean"
+
+    def test_its_table_of_other_tests_is_as_wide_as_ever(self, project) -> None:
+        project.makepyfile(test_my_bench="def test_other(benchmark):\n    benchmark(sum, [1, 2])\n")
+        result = project.runpytest_inprocess()
+        (head,) = [line for line in result.outlines if line.startswith("Name (time")]
+        assert "StdDev" in head
+
     def test_a_mark_of_ones_own_keeps_its_group_and_our_samples(self, project) -> None:
         project.makepyfile(
             test_my_bench="import pytest\n"
@@ -168,22 +184,25 @@ class TestXdist:
         result.stdout.fnmatch_lines(["ERROR my-net-fp16: WorkerCrashed: *"])
 
 
-def test_randomly_mixes_the_order_and_the_summary_puts_it_right(project, rows) -> None:
+def test_randomly_shuffles_tests_and_leaves_pairs_in_catalog_order(project, rows) -> None:
     project.makeini("[pytest]\nvq_budget = 0.1\n")
     conftest = project.path / "conftest.py"
     build = conftest.read_text().partition("@pytest_vq")[2]
     conftest.write_text(
         conftest.read_text() + "\n\n@pytest_vq" + build.replace("my-net", "b-net").replace("build", "b")
     )
-    result = project.runpytest_inprocess("--vq-precisions=fp32,fp16,int8", "--randomly-seed=1")
+    project.makepyfile(test_plain="import pytest\n\n@pytest.mark.parametrize('i', range(20))\ndef test(i):\n    pass\n")
+    result = project.runpytest_inprocess("--vq-precisions=fp32,fp16,int8", "--randomly-seed=1", "-v")
     assert result.ret == 0
-    names = [f"{row['model']}-{row['precision']}" for row in rows()]
-    assert len(names) == 6
-    assert [row["model"] for row in rows()] != sorted(row["model"] for row in rows())  # the models came mixed
-    table = [line.split() for line in result.outlines if line.endswith("NO_BASELINE") and "[" not in line]
-    precisions = [next(word for word in line if word in {"fp32", "fp16", "int8"}) for line in table[:6]]
-    assert precisions == ["fp32", "fp16", "int8"] * 2
-    assert {table[0][0], table[3][0]} == {"my-net", "b-net"}  # each named once, above its rows
+    expected = [f"{model}-{precision}" for model in ("my-net", "b-net") for precision in ("fp32", "fp16", "int8")]
+    assert [f"{row['model']}-{row['precision']}" for row in rows()] == expected
+    numbers = [int(line.partition("test[")[2].partition("]")[0]) for line in result.outlines if "::test[" in line]
+    assert sorted(numbers) == list(range(20)) != numbers  # the others were shuffled
+
+
+def test_a_run_of_ones_own_shows_no_warnings_of_torchs(project) -> None:
+    result = project.runpytest_subprocess("--vq-precisions=fp32,int8", "--vq-budget=0.1")
+    result.assert_outcomes(passed=2, warnings=0)
 
 
 def test_under_coverage(project, rows) -> None:
@@ -200,30 +219,34 @@ def test_a_hanging_forward_is_failed_by_timeout_and_the_next_pair_is_measured(pr
         + dedent(
             """
 
+            @pytest_vq.register_model("next-net", input_shape=(3, 16, 16), head="head")
+            def build_next(kind=Net):
+                return kind()
+
+
             class Hanging(Net):
                 def forward(self, images):
                     time.sleep(600)
 
 
-            @pytest_vq.register_model("a-hanging-net", input_shape=(3, 16, 16), head="head")
-            def build_hanging():
-                return Hanging()
+            Net = Hanging  # what my-net is built of
 
 
             def pytest_collection_modifyitems(items):
                 import pytest
 
-                items.sort(key=lambda item: "hanging" not in item.name)
-                items[0].add_marker(pytest.mark.timeout(2, method="signal"))
+                for item in items:
+                    if "my-net" in item.name:
+                        item.add_marker(pytest.mark.timeout(2, method="signal"))
             """
         )
     )
     result = project.runpytest_inprocess("--vq-precisions=fp32")
     result.assert_outcomes(failed=1, passed=1)
-    assert [row["model"] for row in rows()] == ["my-net"]
+    assert [row["model"] for row in rows()] == ["next-net"]
     (failure,) = study()["failures"]
-    assert failure["id"] == "a-hanging-net-fp32"
+    assert failure["id"] == "my-net-fp32"
     assert "Timeout" in failure["message"]
     assert study()["complete"] is True
-    result.stdout.fnmatch_lines(["?2/2? my-net-fp32 *"])
-    result.stdout.fnmatch_lines(["ERROR a-hanging-net-fp32: *Timeout*", "FAILED *a-hanging-net-fp32*Timeout*"])
+    result.stdout.fnmatch_lines(["?2/2? next-net-fp32 *"])
+    result.stdout.fnmatch_lines(["ERROR my-net-fp32: *Timeout*", "FAILED *my-net-fp32*Timeout*"])

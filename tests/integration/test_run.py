@@ -16,7 +16,7 @@ CONTRACT_COLUMNS = """
     latency_high_ms latency_p95_ms latency_p99_ms latency_cv device_time_ms throughput_ips samples stop_reason
     launch_bound speedup speedup_low speedup_high resting_memory_bytes peak_memory_bytes model_size_bytes
     memory_reduction quantized_layers eligible_layers cosine sqnr_db top1_agreement accuracy verdict reason
-    execution
+    execution reference_latency_ms note
 """
 
 
@@ -103,8 +103,7 @@ def test_a_slowdown_is_a_failed_test_with_a_reason(recorded, rows) -> None:
     # What changed inside is named.
     slower.stdout.fnmatch_lines(["what changed inside, one profiled call*", "*all operators together: *"])
     tables = json.loads((recorded.path / "vq-results" / "explain" / "my-net-int8.json").read_text())
-    assert "aten::linear" in tables["now"]
-    assert tables["now"].keys() == tables["before"].keys()
+    assert "aten::linear" in tables["now"].keys() & tables["before"].keys()
 
     # Every sample is kept: of this process, and of the two that confirmed it.
     lines = read_samples(recorded.path / "vq-results")

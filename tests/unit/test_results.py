@@ -464,7 +464,12 @@ def test_results_of_version_1_are_read_and_were_eager() -> None:
         assert [estimates.latency_ms for estimates in row.estimates] == [stored["latency_ms"]]
         del stored["estimates"]
         stored["setup"] |= {"execution": EAGER, "rest": "bf16" if stored["precision"] in {"int8", "int4"} else None}
-        assert row.record.to_row() == stored | {"execution": EAGER, "right_answers": None}
+        assert row.record.to_row() == stored | {
+            "execution": EAGER,
+            "right_answers": None,
+            "reference_latency_ms": None,
+            "note": None,
+        }
     assert (results.options, results.complete) == (written["options"], True)
     assert read_samples(VERSION_1) == ()
 

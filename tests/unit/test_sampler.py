@@ -58,6 +58,14 @@ def test_a_giant_gets_one_warm_up_call_and_one_sample_whatever_the_budget() -> N
     assert sampled["fp16"].stop_reason == "budget"
 
 
+def test_each_side_gets_an_untimed_call_whatever_the_budget() -> None:
+    sampled, _ = run({"fp32": steady(10_000), "a": steady(40_000)}, "a", StopRule(budget_s=1))
+    assert {name: (taken.warmup_calls, len(taken.times_ms)) for name, taken in sampled.items()} == {
+        "fp32": (1, 1),
+        "a": (1, 1),
+    }
+
+
 def test_the_next_round_is_not_started_when_the_budget_cannot_hold_it() -> None:
     _, clock = run({"a": steady(1_500)}, "a", StopRule(budget_s=4))
     assert clock.now_s() == 3.0  # one warm-up call, one sample: a third call would end at 4.5 s

@@ -293,3 +293,31 @@ def test_a_row_in_a_few_words() -> None:
 )
 def test_a_figure_has_no_powers_of_ten(value: float, text: str) -> None:
     assert figure(value) == text
+
+
+class TestMarks:
+    def test_fp32_at_another_pace_beside_a_row_is_marked_and_both_times_are_given(self) -> None:
+        table = records_table(
+            [record("vit", "fp32", latency_ms=1.7), record("vit", "fp16", speedup=0.37, reference_latency_ms=3.0)]
+        )
+        assert "0.37x*" in table
+        assert table.splitlines()[-1] == "* vit-fp16: FP32 took 3 ms beside it, 1.7 ms in its own row: two paces"
+
+    @pytest.mark.parametrize("beside_ms", [1.37, 1.7, 2.1])
+    def test_fp32_at_about_the_same_pace_is_not_marked(self, beside_ms: float) -> None:
+        table = records_table(
+            [record("vit", "fp32", latency_ms=1.7), record("vit", "fp16", reference_latency_ms=beside_ms)]
+        )
+        assert "*" not in table
+
+    def test_another_models_fp32_says_nothing(self) -> None:
+        table = records_table(
+            [record("beit", "fp32", latency_ms=1.0), record("vit", "fp16", latency_ms=1.0, reference_latency_ms=9.0)]
+        )
+        assert "*" not in table
+
+    def test_a_speedup_without_an_interval_is_marked(self) -> None:
+        bare = record("vit", "fp16", speedup=0.03, speedup_low=None, speedup_high=None, reference_latency_ms=12.0)
+        table = records_table([bare])
+        assert "0.03x~" in table
+        assert table.splitlines()[-1] == "~ a speedup from too few samples for an interval"

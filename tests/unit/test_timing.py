@@ -93,3 +93,13 @@ def test_every_figure_of_timing_is_a_cell_of_the_table() -> None:
 
 def test_a_median_of_few_values_has_no_interval() -> None:
     assert MedianInterval.of([1.0, 2.0, 3.0]) == MedianInterval(2.0, None, None)
+
+
+def test_the_partners_median_stands_beside_the_speedup_that_is_over_it() -> None:
+    samples = make_samples((10.0, 12.0), (11.0, 13.0))  # FP32 takes twice as long
+    assert figures_of(samples, 100.0, None).reference_latency_ms == 23.0
+
+
+def test_the_reference_itself_has_no_partner() -> None:
+    samples = replace(make_samples(), reference=None)
+    assert figures_of(samples, 100.0, None).reference_latency_ms is None
