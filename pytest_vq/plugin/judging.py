@@ -50,8 +50,16 @@ def judge(case: Case, outcome: Outcome, demand: Demand, means: Means) -> Outcome
             samples=(*outcome.samples, *again.samples),
         )
         verdict = _decide(case, outcome, demand, means)
-    outcome = replace(outcome, record=replace(outcome.record, verdict=verdict.status, reason=verdict.reason))
+    record = replace(outcome.record, verdict=verdict.status, reason=verdict.reason)
+    outcome = replace(outcome, record=record, time_decided=_decides_time(verdict))
     return _explained(case, outcome, verdict, means) if verdict.status is Status.FAIL else outcome
+
+
+def _decides_time(verdict: Verdict) -> bool | None:
+    from pytest_vq.gate.timed import LATENCY, SPEEDUP
+
+    timed = [metric.status for metric in verdict.metrics if metric.metric in (LATENCY, SPEEDUP)]
+    return any(status is not Status.INCONCLUSIVE for status in timed) if timed else None
 
 
 def _decide(case: Case, outcome: Outcome, demand: Demand, means: Means) -> Verdict:

@@ -90,6 +90,7 @@ class Run:
         if xdist.is_controller(self.session.config):
             rows = [(node_id, outcome.record, outcome.samples_ms) for node_id, outcome in self.rows]
             benchmark.write_benchmark_json(self.session.options.output / benchmark.FILE, self.session.config, rows)
+        self._note_undecided_time()
         if self.session.options.save:
             self._save(exitstatus)
         elif exitstatus == pytest.ExitCode.OK and self._is_hollow():
@@ -115,6 +116,15 @@ class Run:
             }
             files = self.session.store.append(slug, name, taken, operators)
             self.notes.append(f"recorded {len(taken)} lines in {len(files)} files of {self.session.store.root / slug}")
+
+    def _note_undecided_time(self) -> None:
+        """Say it loudly where pairs were compared and the time of not one was decided: on a card never seen, say."""
+        compared = [outcome for _, outcome in self.rows if outcome.time_decided is not None]
+        if compared and not any(outcome.time_decided for outcome in compared):
+            self.notes.append(
+                f"WARNING: this run says nothing about speed: of {len(compared)} pairs that were compared, the time of "
+                "none was decided; see the reasons above (--vq-strict makes that a failure)"
+            )
 
     def _is_hollow(self) -> bool:
         """Green, with baselines for this device, and yet not one pair compared: that is no green."""

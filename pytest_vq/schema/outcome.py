@@ -44,6 +44,7 @@ class Outcome:
     samples: tuple[PairSamples, ...]
     operators: Mapping[str, Operator] = field(default_factory=dict)  # for a baseline, where one is recorded
     explanation: tuple[str, ...] = ()  # of a FAIL: what changed inside
+    time_decided: bool | None = None  # whether any timed metric got an answer; None where none was compared
 
     @property
     def samples_ms(self) -> tuple[float, ...]:

@@ -87,12 +87,16 @@ STEADY = """
         return times
 
 
+    def disturbance(self, before, after):
+        return "a busy neighbour" if Path("neighbour").exists() else None
+
+
     @pytest.fixture(autouse=True, scope="session")
     def steady():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(HostClock, "time_ms", time_ms)
             patch.setattr(HostClock, "now_s", lambda self: now_ms / 1e3)
-            patch.setattr(HostTelemetry, "disturbance", lambda self, before, after: None)
+            patch.setattr(HostTelemetry, "disturbance", disturbance)
             yield
 """
 

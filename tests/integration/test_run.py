@@ -113,6 +113,16 @@ def test_a_slowdown_is_a_failed_test_with_a_reason(recorded, rows) -> None:
     assert set(lines[0].samples.reference.times_ms) == {20.0}
 
 
+def test_a_run_that_decides_nothing_about_time_says_so_loudly(recorded, rows) -> None:
+    (recorded.path / "neighbour").touch()
+    result = recorded.runpytest_inprocess(*INT8)
+    assert (result.ret, rows()[0]["verdict"]) == (0, "INCONCLUSIVE")
+    result.stdout.fnmatch_lines(
+        ["WARNING: this run says nothing about speed: of 1 pairs that were compared, the time *"]
+    )
+    assert recorded.runpytest_inprocess(*INT8, "--vq-strict").ret == 1
+
+
 def test_a_gate_that_only_reports_fails_no_test(recorded, rows) -> None:
     (recorded.path / "burden_ms").write_text("10")
     assert recorded.runpytest_inprocess(*INT8, "--vq-gate=report").ret == 0

@@ -112,7 +112,7 @@ def test_an_unchanged_pair_passes_without_being_measured_again(
 ) -> None:
     first = measured(process=20)
     outcome = gate(first)
-    assert outcome == replace(first, record=replace(first.record, verdict=Status.PASS, reason=""))
+    assert outcome == replace(first, record=replace(first.record, verdict=Status.PASS, reason=""), time_decided=True)
     assert bench.profiled == []
     assert not explanations.exists()
 
@@ -230,3 +230,9 @@ def test_pairs_that_share_the_gates_error_need_more_proof(
 ) -> None:
     outcome = gate(*slow(1.027)[:looks], comparisons=comparisons)
     assert outcome.record.verdict is status
+
+
+def test_an_outcome_says_whether_its_time_was_decided(gate: Gate) -> None:
+    undecided = gate(measured(disturbance="a busy neighbour"))
+    unknown = gate(measured(), case=make_case("other-net"))
+    assert [outcome.time_decided for outcome in (gate(measured()), undecided, unknown)] == [True, False, None]
