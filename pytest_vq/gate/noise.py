@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from pytest_vq.gate.covariance import Moments, Pair, Slope
 from pytest_vq.gate.policy import DEFAULT, Policy, SlopePrior
-from pytest_vq.gate.stats import Prior, fit_prior
+from pytest_vq.gate.stats import Prior, fit_prior, scatter
 from pytest_vq.schema.estimates import Entry, Estimates
 
 LATENCY, LATENCY_FP32, SPEEDUP, SENTINEL = "latency", "latency of fp32", "speedup", "sentinel"
@@ -23,6 +23,7 @@ class Noise:
     """What a device's baselines teach about noise: kind of metric -> prior; a kind too little is known of is absent."""
 
     priors: Mapping[str, Prior] = field(default_factory=lambda: MappingProxyType({}))
+    cards: Prior | None = None  # of the variance between cards of one model; None where baselines hold one card only
 
     def prior(self, kind: str) -> Prior | None:
         """The prior of ``kind``; fp32's falls back to that of the other precisions."""
@@ -41,6 +42,8 @@ def learn_noise(entries: Iterable[Entry], policy: Policy = DEFAULT) -> Noise:
     left out (their pairs are then judged on their own, or as uncalibrated).
     """
     found: dict[str, list[tuple[float, float]]] = {}
+    entries = list(entries)
+    cards = _learn_cards(entries)
     for entry in entries:
         for kind, groups, prior in _replicates(entry, policy):
             moments = Moments.of(groups)
@@ -52,7 +55,27 @@ def learn_noise(entries: Iterable[Entry], policy: Policy = DEFAULT) -> Noise:
         if len(spreads) >= policy.min_pool_pairs:
             variances, dfs = zip(*spreads, strict=True)
             priors[kind] = fit_prior(variances, dfs, policy)
-    return Noise(MappingProxyType(priors))
+    return Noise(MappingProxyType(priors), cards)
+
+
+def _learn_cards(entries: Sequence[Entry]) -> Prior | None:
+    """The variance between the cards of a device, of logs of absolute time.
+
+    A card is fast or slow in all its pairs: their variances are averaged, and have one pair's degrees of freedom.
+    """
+    spreads: list[tuple[float, int]] = []
+    for entry in entries:
+        cards: dict[str, list[float]] = {}
+        for process in entry.processes:
+            if process.latency_low_ms is not None:
+                cards.setdefault(process.device_uuid, []).append(math.log(steady_ms(process)))
+        if len(cards) > 1:
+            means = [sum(logs) / len(logs) for logs in cards.values()]
+            spreads.append(scatter([means]))
+    if not spreads:
+        return None
+    variance = sum(squares / df for squares, df in spreads) / len(spreads)
+    return Prior(df=float(max(df for _, df in spreads)), variance=variance, pairs=len(spreads))
 
 
 def _replicates(entry: Entry, policy: Policy) -> Iterable[tuple[str, list[list[Pair]], SlopePrior]]:

@@ -43,6 +43,11 @@ class Policy:
     min_processes: int = 5
     min_error_df: float = 4.0  # with a pool: the prior's and the pair's own degrees of freedom
 
+    # A card that the baseline never met: with so many known ones their differences are known well enough to judge by.
+    # Its effect is one draw for all pairs: it takes this share of the whole suite's error, the pairs share the rest.
+    min_cards: int = 3
+    card_share: float = 0.8
+
     # The pool of noise. Without one, a weak prior at what shared CPUs show for low quantiles and paired ratios.
     default_prior_df: float = 4.0
     default_prior_sigma: float = 0.015

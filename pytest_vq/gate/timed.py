@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from pytest_vq.gate import noise, stats
 from pytest_vq.gate.comparison import Comparison, Metric, compare_with_reference, moderated, settle
+from pytest_vq.gate.fleet import judge_new_card, knows_cards
 from pytest_vq.gate.question import Question
 from pytest_vq.gate.stats import Prior
 from pytest_vq.schema.estimates import Entry, Estimates
@@ -36,7 +37,10 @@ def latency(question: Question, entry: Entry) -> Found:
     )
     if not recent:
         return _inconclusive(LATENCY, f"the baseline has {TOO_FEW}")
-    found = settle(question, _compared(question, _absolute(question, entry), recent, anchor))
+    metric = _absolute(question, entry)
+    if not seen and knows_cards(question):
+        return judge_new_card(question, metric, recent)
+    found = settle(question, _compared(question, metric, recent, anchor))
     return _unless_machine_changed(question, found, recent, math.inf) if seen else _unseen(question, found)
 
 
