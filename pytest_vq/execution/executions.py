@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
-from pytest_vq.errors import SelectionError
+from pytest_vq.precision.precisions import find_named
 from pytest_vq.schema.spec import EAGER, ExecutionSpec
 
 if TYPE_CHECKING:
@@ -26,11 +25,7 @@ def find_execution(name: str) -> ExecutionSpec:
     Raises:
         SelectionError: there is none; the message names the nearest.
     """
-    known = all_executions()
-    if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, cutoff=0.3) or list(known)
-        raise SelectionError(f"no execution {name!r}: did you mean {' or '.join(near)}? There are {', '.join(known)}")
-    return known[name]
+    return find_named("execution", name, all_executions())
 
 
 def load_prepare(spec: ExecutionSpec) -> Prepare:

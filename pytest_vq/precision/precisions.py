@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
+from typing import TypeVar
 
 from pytest_vq.errors import SelectionError
 from pytest_vq.schema.spec import FP32, PrecisionSpec
+
+Spec = TypeVar("Spec")
 
 # The bounds leave room below what the precisions reach on trained vision transformers: 55, 21 and 16 dB. A single layer
 # of Gaussian weights must reach half of what it does, far above what a wrong kernel gives (about 0).
@@ -43,9 +47,17 @@ def find_precision(name: str) -> PrecisionSpec:
     Raises:
         SelectionError: there is none; the message names the nearest.
     """
-    known = all_precisions()
+    return find_named("precision", name, all_precisions())
+
+
+def find_named(what: str, name: str, known: Mapping[str, Spec]) -> Spec:
+    """The one of ``known`` called ``name``; ``what`` is what messages call it.
+
+    Raises:
+        SelectionError: there is none; the message names the nearest.
+    """
     if name not in known:
         # Half the usual likeness: with names this short, two of four characters are a near miss.
         near = difflib.get_close_matches(name.lower(), known, cutoff=0.3) or list(known)
-        raise SelectionError(f"no precision {name!r}: did you mean {' or '.join(near)}? There are {', '.join(known)}")
+        raise SelectionError(f"no {what} {name!r}: did you mean {' or '.join(near)}? There are {', '.join(known)}")
     return known[name]
