@@ -48,7 +48,7 @@ def learn_noise(entries: Iterable[Entry], policy: Policy = DEFAULT) -> Noise:
         for kind, groups, prior in _replicates(entry, policy):
             moments = Moments.of(groups)
             squares, df = Slope.fit(moments, prior, policy).residual(moments)
-            if df > 0:
+            if df >= policy.min_learning_df:
                 found.setdefault(kind, []).append((squares / df, df))
     priors = {}
     for kind, spreads in found.items():

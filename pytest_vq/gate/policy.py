@@ -53,6 +53,9 @@ class Policy:
     default_prior_sigma: float = 0.015
     sigma_floor: float = 0.001  # the event clock's 0.5 us on the shortest interval timed, 0.5 ms
     min_pool_pairs: int = 3
+    # Of what is learnt from: where the sentinel explains both of two processes, what is left has no freedom, and its
+    # logarithm no bounds.
+    min_learning_df: float = 1.0
     max_prior_df_per_pair: float = 3.0  # k pairs cannot prove that all sigmas are equal
     wild_p: float = 0.001  # a pair whose variance is this unlikely beside the quieter half's teaches nothing of others
     outlier_p: float = 0.01  # a pair whose own variance is this unlikely under the prior is judged on its own

@@ -90,3 +90,13 @@ def test_two_cards_difference_is_not_noise() -> None:
 def test_the_low_quantile_is_the_steady_estimate_where_there_is_one() -> None:
     assert steady_ms(process(5.0)) == 5.0
     assert steady_ms(process(5.0, latency_q10_ms=4.0)) == 4.0
+
+
+def test_two_processes_that_the_sentinel_explains_teach_nothing_given_it() -> None:
+    entries = [
+        make_entry([process(10.0, sentinel_ms=1.0), process(10.0 * moved, sentinel_ms=moved)])
+        for moved in (1.7, 1.9, 2.0, 2.2)
+    ]
+    noise = learn_noise(entries)
+    assert set(noise.priors) == {LATENCY, SENTINEL}
+    assert math.isfinite(noise.priors[LATENCY].variance)
