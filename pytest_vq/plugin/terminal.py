@@ -52,4 +52,5 @@ def _write_counts(terminal: pytest.TerminalReporter, run: Run, records: Sequence
     if records:
         terminal.line(f"results: {options.output}")
     for note in run.notes:
-        terminal.line(note, red=note.startswith("ERROR"), yellow=note.startswith("WARNING"), bold=True)
+        failed, warned = note.startswith("ERROR"), note.startswith("WARNING")
+        terminal.line(note, red=failed, yellow=warned, bold=warned)
