@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pytest_vq.schema.estimates import Estimates
 
+TO_KEEP_IT = (
+    "; to keep it, accept it as the new anchor (pytest-vq baselines accept)"  # ends the reason of an improvement
+)
+
 
 def figure(value: float) -> str:
     """Four digits, and never in powers of ten: ``0.1234``, ``12.34``, ``12345``."""

@@ -13,11 +13,10 @@ from pytest_vq.gate.question import Question
 from pytest_vq.gate.stats import binomial_tail
 from pytest_vq.schema.estimates import Entry, Estimates
 from pytest_vq.schema.verdict import MetricVerdict, Status
-from pytest_vq.wording import count
+from pytest_vq.wording import TO_KEEP_IT, count
 
 SQNR, COSINE, ACCURACY = "sqnr", "cosine", "accuracy"
 CHANGE = " against the baseline"
-_KEEP = "; to keep it, accept it as the new anchor (pytest-vq baselines accept)"
 _EXACT_DB = 200.0  # what an error of nothing is said to be
 
 
@@ -116,7 +115,7 @@ def _paired_accuracy(question: Question, figures: tuple[float, float], before: i
     if lost > gained and binomial_tail(lost, lost + gained) < error:
         status = Status.FAIL
     elif gained > lost and binomial_tail(gained, lost + gained) < error:
-        status, reason = Status.IMPROVED, reason + _KEEP
+        status, reason = Status.IMPROVED, reason + TO_KEEP_IT
     return MetricVerdict(ACCURACY + CHANGE, status, reason, figures[0], figures[1])
 
 
@@ -138,5 +137,5 @@ def _judged(metric: str, reason: str, change: float, allowed: float, figures: tu
     if change <= -allowed or math.isnan(change):
         status = Status.FAIL
     elif change >= allowed:
-        status, reason = Status.IMPROVED, reason + _KEEP
+        status, reason = Status.IMPROVED, reason + TO_KEEP_IT
     return MetricVerdict(metric + CHANGE, status, reason, figures[0], figures[1])

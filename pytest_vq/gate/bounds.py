@@ -9,7 +9,7 @@ from pytest_vq.gate.policy import DEFAULT, Policy
 from pytest_vq.schema.estimates import Entry, Estimates
 from pytest_vq.schema.record import Setup
 from pytest_vq.schema.verdict import MetricVerdict, Status, Tolerances
-from pytest_vq.wording import percent, plain_percent, size
+from pytest_vq.wording import TO_KEEP_IT, percent, plain_percent, size
 
 MEMORY, SIZE = "peak_memory", "model_size"
 
@@ -72,7 +72,7 @@ def _growth(
     limit = plain_percent(relative) if relative * base > least else size(least)
     reason = f"{name} {against}{size(base)} → {size(current)} ({percent(effect)}, {_signed(change)}), tolerance {limit}"
     if status is Status.IMPROVED:
-        reason += "; to keep it, accept it as the new anchor (pytest-vq baselines accept)"
+        reason += TO_KEEP_IT
     bound = allowed / base if base else None
     return MetricVerdict(metric, status, reason, base, current, effect, effect, effect, bound, bound)
 

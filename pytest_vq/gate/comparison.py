@@ -13,7 +13,7 @@ from pytest_vq.gate.question import Question
 from pytest_vq.gate.stats import Effect, Limits, Prior
 from pytest_vq.schema.estimates import Estimates
 from pytest_vq.schema.verdict import MetricVerdict, Status
-from pytest_vq.wording import count, interval, percent, plain_percent
+from pytest_vq.wording import TO_KEEP_IT, count, interval, percent, plain_percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ def _advice(question: Question, status: Status, scale: Scale, detectable: float)
         seen = f"the smallest this run could have seen is {plain_percent(detectable)}"
         text = f": a slowdown of {plain_percent(scale.limits.resolution)} is neither shown nor excluded, {seen}"
     elif status is Status.IMPROVED:
-        text = "; to keep it, accept it as the new anchor (pytest-vq baselines accept)"
+        text = TO_KEEP_IT
     if not scale.calibrated:
         text += f" (uncalibrated: save {question.policy.min_processes} or more fresh processes with --vq-save)"
     return text

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from pytest_vq.gate import stats
 from pytest_vq.gate.comparison import Metric, moderated
@@ -96,14 +97,14 @@ def _distance(question: Question, metric: Metric, recent: Sequence[Estimates]) -
     known: dict[str, list[float]] = {}
     for process in recent:
         known.setdefault(process.device_uuid, []).append(metric.log(process))
-    base = _mean([_mean(logs) for logs in known.values()])
+    base = fmean([fmean(logs) for logs in known.values()])
     fresh = [metric.log(process) for process in question.candidates]
     prior = question.noise.prior(metric.kind) or Prior(policy.default_prior_df, policy.default_prior_sigma**2, 0)
     variance, df = moderated(prior, [*known.values(), fresh], policy)
     return _Distance(
         base=base,
         cards=len(known),
-        effect=_mean(fresh) - base,
+        effect=fmean(fresh) - base,
         least=min(fresh) - base,
         most=max(fresh) - base,
         # What the known cards' own processes add is in the variance between their means already.
@@ -123,7 +124,3 @@ def _reason(question: Question, metric: Metric, distance: _Distance) -> str:
         f"{interval(low, high)}) on a card that is new to the baseline, judged by how much its "
         f"{count(distance.cards, 'card')} differ, {len(question.candidates)} fresh"
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -131,7 +131,8 @@ class Run:
         options = self.session.options
         if options.gate != "fail" or any(o.record.verdict not in _NOT_COMPARED for _, o in self.rows):
             return False
-        environments = [outcome.environment for _, outcome in self.rows]
+        # A device once, however many rows it has: each look at its baselines lists a directory.
+        environments = list({o.environment.device_slug: o.environment for _, o in self.rows}.values())
         known = [e.device_slug for e in environments if self.session.store.models(e.device_slug)]
         if known:
             self.notes.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from textwrap import dedent
 from xml.etree import ElementTree
 
@@ -184,13 +185,18 @@ def test_hollow_green_is_red(project) -> None:
     assert project.runpytest_inprocess("--vq-precisions=fp16", "--vq-gate=report").ret == 0
 
 
+def give_baselines_to(name: str, project: pytest.Pytester) -> tuple[Path, Path]:
+    """Let the baselines of this device be those of another, ``name``; both directories."""
+    (own,) = (project.path / "baselines").iterdir()
+    other = own.rename(own.with_name(name))
+    for path in other.iterdir():
+        path.write_text(path.read_text().replace(f'"device":"{own.name}"', f'"device":"{name}"'))
+    return own, other
+
+
 def test_baselines_from_before_a_cpus_instruction_set_was_named_are_hollow(project, rows) -> None:
     assert project.runpytest_inprocess("--vq-precisions=fp32", "--vq-save").ret == 0
-    (directory,) = (project.path / "baselines").iterdir()
-    former = directory.with_name(f"cpu-{slug(rows()[0]['device'])}")
-    directory.rename(former)
-    for path in former.iterdir():
-        path.write_text(path.read_text().replace(f'"device":"{directory.name}"', f'"device":"{former.name}"'))
+    directory, former = give_baselines_to(f"cpu-{slug(rows()[0]['device'])}", project)
     result = project.runpytest_inprocess("--vq-precisions=fp32")
     assert result.ret == 1
     result.stdout.fnmatch_lines(
@@ -201,10 +207,7 @@ def test_baselines_from_before_a_cpus_instruction_set_was_named_are_hollow(proje
 def test_a_machine_of_another_kind_has_no_baseline_and_is_told_the_nearest(project, rows) -> None:
     assert project.runpytest_inprocess("--vq-precisions=fp32", "--vq-save").ret == 0
     (directory,) = (project.path / "baselines").iterdir()
-    other = directory.with_name(f"{directory.name}-other")
-    directory.rename(other)
-    for path in other.iterdir():
-        path.write_text(path.read_text().replace(f'"device":"{directory.name}"', f'"device":"{other.name}"'))
+    _, other = give_baselines_to(f"{directory.name}-other", project)
     assert project.runpytest_inprocess("--vq-precisions=fp32").ret == 0
     assert rows()[0]["verdict"] == "NO_BASELINE"
     assert f"the nearest device that has baselines is {other.name}, another machine" in rows()[0]["reason"]
