@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from pytest_vq.gate.policy import DEFAULT
+
 from .suite import Array, Observed
 
-FRESH = 3
+FRESH = DEFAULT.max_processes
 Draw = Callable[[np.random.Generator, tuple[int, int, int], float], Array]
 
 
@@ -23,6 +25,14 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """One estimate that a process gives of every pair."""
+
+    shares: tuple[float, float]  # of the machine's pace that a pair follows, uniform between them
+    noise: float = 1.0  # in the scenario's sigmas
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """One kind of noise at one between-process sigma (of logs)."""
 
@@ -32,23 +42,41 @@ class Scenario:
     pace: Pace = Pace()
 
     def sample(
-        self, rng: np.random.Generator, suites: int, pairs: int, baseline: int, shares: tuple[float, float]
-    ) -> tuple[Observed, Observed]:
-        """``(baseline, fresh)`` processes of unchanged pairs, which follow the pace by ``shares`` (uniform)."""
-        shape = suites, pairs, baseline + FRESH
-        values = self.draw(rng, shape, self.sigma)
+        self, rng: np.random.Generator, shape: tuple[int, int, int], readings: Sequence[Reading]
+    ) -> list[tuple[Observed, Observed]]:
+        """``(baseline, fresh)`` processes of unchanged pairs, for each of ``readings``: one machine's, all of them.
+
+        ``shape`` is ``(suites, pairs, baseline processes)``.
+        """
+        suites, pairs, baseline = shape
         machine, pace = (suites, 1, baseline + FRESH), self.pace
-        sentinel: Array = np.zeros(machine)
-        if pace.step or pace.jump:
-            walk = np.cumsum(rng.standard_normal(machine) * pace.step, axis=2)
-            moves = (walk + rng.standard_normal(machine) * pace.jump) * self.sigma
-            values = values + rng.uniform(*shares, (suites, pairs, 1)) * moves
-            if pace.error is not None:
-                sentinel = moves + rng.standard_normal(machine) * pace.error * self.sigma
-        return (
-            Observed(values[:, :, :baseline], sentinel[:, :, :baseline]),
-            Observed(values[:, :, baseline:], sentinel[:, :, baseline:]),
-        )
+        walk = np.cumsum(rng.standard_normal(machine) * pace.step, axis=2)
+        moves = (walk + rng.standard_normal(machine) * pace.jump) * self.sigma
+        observed = []
+        for reading in readings:
+            values = self.draw(rng, (suites, pairs, baseline + FRESH), self.sigma * reading.noise)
+            sentinel: Array = np.zeros(machine)
+            if self.is_paced:
+                values = values + rng.uniform(*reading.shares, (suites, pairs, 1)) * moves
+                if pace.error is not None:
+                    sentinel = moves + rng.standard_normal(machine) * pace.error * self.sigma * reading.noise
+            observed.append(
+                (
+                    Observed(values[:, :, :baseline], sentinel[:, :, :baseline]),
+                    Observed(values[:, :, baseline:], sentinel[:, :, baseline:]),
+                )
+            )
+        return observed
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether the machine's pace varies."""
+        return bool(self.pace.step or self.pace.jump)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether its sentinel tells."""
+        return not self.is_paced or self.pace.error is not None
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, int, int], sigma: float) -> Array:

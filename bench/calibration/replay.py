@@ -16,9 +16,10 @@ import numpy as np
 
 from pytest_vq.gate.decide import decide
 from pytest_vq.gate.noise import learn_noise
+from pytest_vq.gate.policy import DEFAULT
 from pytest_vq.gate.question import Question
 from pytest_vq.measure.interval import median_interval
-from pytest_vq.measure.timing import SENTINEL_QUANTILE
+from pytest_vq.measure.timing import MIN_FOR_P95, SENTINEL_QUANTILE
 from pytest_vq.schema.estimates import Anchor, Entry, Estimates
 from pytest_vq.schema.record import Setup
 from pytest_vq.schema.spec import EAGER
@@ -27,7 +28,6 @@ from pytest_vq.schema.verdict import Status
 from .suite import ANCHOR, Array
 
 DATA = Path(__file__).with_name("data")
-LOOKS = 3
 VERSIONS = {"torch": "recorded"}
 
 
@@ -45,6 +45,7 @@ class Recording:
 
     name: str
     processes: tuple[Process, ...]
+    comparisons: int = 64  # pairs that share the error of a suite
 
     @property
     def workloads(self) -> list[str]:
@@ -72,12 +73,11 @@ def _estimated(raw: dict[str, Any]) -> Process:
 def _sampled(samples_ns: dict[str, list[int]]) -> Process:
     times = {name: np.asarray(values) / 1e6 for name, values in samples_ns.items()}
     sentinel = times.pop("sentinel", None)
-    sentinel_ms = None if sentinel is None else float(np.quantile(sentinel, SENTINEL_QUANTILE))
     named = {name if "/" in name else f"deit-tiny/{name}": values for name, values in times.items()}
-    return Process({name: _estimates(named, name, sentinel_ms) for name in named}, named)
+    return Process({name: _estimates(named, name, sentinel) for name in named}, named)
 
 
-def _estimates(samples: dict[str, Array], workload: str, sentinel_ms: float | None) -> Estimates:
+def _estimates(samples: dict[str, Array], workload: str, sentinel: Array | None) -> Estimates:
     times = samples[workload]
     low, high = median_interval(times.tolist()) or (None, None)
     model, precision = workload.split("/")
@@ -91,8 +91,10 @@ def _estimates(samples: dict[str, Array], workload: str, sentinel_ms: float | No
         latency_low_ms=low,
         latency_high_ms=high,
         latency_q10_ms=float(np.quantile(times, 0.1)),
+        latency_p95_ms=float(np.quantile(times, 0.95)) if len(times) >= MIN_FOR_P95 else None,
         samples=len(times),
-        sentinel_ms=sentinel_ms,
+        sentinel_ms=None if sentinel is None else float(np.quantile(sentinel, SENTINEL_QUANTILE)),
+        sentinel_median_ms=None if sentinel is None else float(np.median(sentinel)),
         device_time_ms=None,
         speedup=speedup,
         speedup_low=speedup_low,
@@ -112,7 +114,7 @@ def _estimates(samples: dict[str, Array], workload: str, sentinel_ms: float | No
 
 def slowed(estimates: Estimates, factor: float) -> Estimates:
     """The estimates of a process whose low-precision calls took ``factor`` as long. Memory is left out."""
-    times = ("latency_ms", "latency_low_ms", "latency_high_ms", "latency_q10_ms")
+    times = ("latency_ms", "latency_low_ms", "latency_high_ms", "latency_q10_ms", "latency_p95_ms")
     ratios = ("speedup", "speedup_low", "speedup_high")
     changed = {name: getattr(estimates, name) and getattr(estimates, name) * factor for name in times}
     changed |= {name: getattr(estimates, name) and getattr(estimates, name) / factor for name in ratios}
@@ -138,28 +140,32 @@ def replay(
     draws: int,
     later: Recording | None = None,
 ) -> Tally:
-    """Draw baselines and fresh processes ``draws`` times; judge every workload that is not FP32, with up to 3 looks.
+    """Draw baselines and fresh processes ``draws`` times; judge every workload that is not FP32, as often as it asks.
 
-    The fresh processes are those of another hour where ``later`` is given.
+    The fresh processes are those of another hour where ``later`` is given. A recording too short for all that the gate
+    may ask for ends with what it has.
     """
     rng = random.Random(0)
+    most = min(DEFAULT.max_processes, len(later.processes) if later else len(recording.processes) - baseline)
     statuses: Counter[Status] = Counter()
     used = 0
     for _ in range(draws):
-        drawn = rng.sample(recording.processes, baseline + (0 if later else LOOKS))
-        drawn += rng.sample(later.processes, LOOKS) if later else []
+        drawn = rng.sample(recording.processes, baseline + (0 if later else most))
+        drawn += rng.sample(later.processes, most) if later else []
         entries = {w: entry_of(w, drawn[:baseline]) for w in recording.workloads}
         noise = learn_noise(entries.values())
         for workload in (w for w in recording.workloads if not w.endswith("/fp32")):
             fresh = [slowed(p.estimates[workload], factor) for p in drawn[baseline:]]
             entry = entries[workload]
-            for look in range(1, LOOKS + 1):
-                question = Question(tuple(fresh[:look]), entry.setup, (entry,), noise)
-                verdict = decide(question)
-                if not verdict.look_again:
-                    break
+            taken, more = 0, 1
+            while more and taken < most:
+                taken = min(taken + more, most)
+                verdict = decide(
+                    Question(tuple(fresh[:taken]), entry.setup, (entry,), noise, comparisons=recording.comparisons)
+                )
+                more = verdict.more_processes
             statuses[verdict.status] += 1
-            used += look
+            used += taken
     return Tally(statuses, used)
 
 

@@ -6,7 +6,7 @@ this to `decide` case by case.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,9 @@ class Measured:
     tolerance: float
     slope: SlopePrior
     has: Flags
+    error_share: float = DEFAULT.steady_share
+    watched: bool = True  # whether something tells the machine's pace from the pair's
+    decides: bool = True  # False for a median or a 95 % quantile: it fails, or blocks a PASS, and proves none
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +69,23 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class _Judged:
+    """What one reference says."""
+
+    judgement: stats.Judgement
+    effect: Array
+    worth: Flags  # of failing
+    may_pass: Flags  # at the settling look, if it is still to come
+    may_fail: Flags
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """How suites ended after up to three looks."""
+    """How suites ended after all the looks that they asked for."""
 
     fails: Flags
     passes: Flags
-    looks: NDArray[np.int64]
+    processes: NDArray[np.int64]
     fails_at_once: Flags  # on the first process alone
 
 
@@ -86,61 +100,96 @@ def pools(metric: Measured, policy: Policy = DEFAULT) -> tuple[Array, Array]:
 
 def look(metric: Measured, m: int, prior: tuple[Array, Array], comparisons: int, policy: Policy) -> Look:
     """One metric of every pair, after ``m`` fresh processes."""
-    fresh, tolerance = metric.fresh.first(m), metric.tolerance
+    looks_on = metric.watched or m < policy.confirming_look
+    m = m if metric.watched else min(m, policy.confirming_look)
+    fresh = metric.fresh.first(m)
     before, after = metric.baseline.moments(), fresh.moments()
     moments = Moments(*(getattr(before, f.name) + getattr(after, f.name) for f in fields(Moments)))
     slope = Slope.fit(moments, metric.slope, policy)
     variance, df = stats.moderate(*slope.residual(moments), *prior, policy)
-    alphas = policy.fail_error(comparisons, m), policy.pass_error_per_look()
-    resolution = max(policy.resolution, tolerance)
+    errors = policy.fail_error(comparisons, m, metric.error_share), policy.pass_error_at(m)
+    limits = stats.Limits(metric.tolerance, max(policy.resolution, metric.tolerance), *errors)
+    settles = policy.settling_look if metric.watched else policy.confirming_look
+    then = replace(limits, pass_error=policy.pass_error_at(max(settles, m)))
+    last_error = policy.fail_error(comparisons, policy.max_processes, metric.error_share)
     judged = []
     n = len(metric.baseline)
     for reference in (metric.baseline, metric.baseline.first(ANCHOR)) if n > ANCHOR else (metric.baseline,):
         base, pace, k = reference.values.mean(axis=2), reference.sentinel.mean(axis=2), len(reference)
         effects = fresh.values - base[:, :, None] - slope.value[:, :, None] * (fresh.sentinel - pace[:, :, None])
         fixed = (fresh.sentinel.mean(axis=2) - pace) ** 2 * slope.variance(variance)
-        error, last = (np.sqrt(variance * (1 / k + 1 / each) + fixed) for each in (m, policy.max_looks))
-        effect = effects.mean(axis=2)
-        found = stats.Effect(effect, error, df, effects.min(axis=2), effects.max(axis=2), np.sqrt(variance))
-        judgement = stats.judge(found, stats.Limits(tolerance, resolution, *alphas), policy)
-        reach = last * stats.quantile(1 - alphas[1], df) < np.log1p(resolution)
-        judged.append((judgement, reach, effect >= np.log1p(tolerance)))
-    return _settled(judged)
+        now, settling, last = (
+            stats.Later(np.sqrt(variance * (1 / k + 1 / each) + fixed), max(each - m, 0))
+            for each in (m, settles, policy.max_processes)
+        )
+        found = stats.Effect.of(effects, now.error, df, np.sqrt(variance), policy)
+        judged.append(
+            _Judged(
+                judgement=stats.judge(found, limits, policy),
+                effect=found.mean,
+                worth=found.mean >= np.log1p(metric.tolerance),
+                may_pass=stats.may_pass(found, settling, then, policy) & (settling.more > 0),
+                may_fail=stats.may_fail(found, last, last_error, policy),
+            )
+        )
+    result = _settled(judged, m, policy) if metric.decides else _blocked(judged, m, policy)
+    return result if looks_on else replace(result, open=np.zeros_like(result.open))
 
 
-def _settled(judged: list[tuple[stats.Judgement, Flags, Flags]]) -> Look:
-    recent, reach, worth = judged[0]
-    fails: Flags = np.logical_or.reduce([j.fails for j, _, _ in judged])
-    settled = (recent.passes | recent.improves) & ~fails
-    undecided = ~settled & ~fails & (reach | worth)
-    for anchor, anchor_reach, anchor_worth in judged[1:]:
-        doubtful = settled & anchor_worth & ~anchor.passes
-        settled = settled & ~doubtful
-        undecided = undecided | (doubtful & (anchor_reach | anchor_worth))
-    return Look(fails, settled, fails | undecided)
+def _settled(judged: list[_Judged], m: int, policy: Policy) -> Look:
+    """As `pytest_vq.gate.comparison.settle`."""
+    recent, *others = judged
+    fails: Flags = np.logical_or.reduce([j.judgement.fails for j in judged])
+    passes = (recent.judgement.passes | recent.judgement.improves) & ~fails
+    undecided = ~passes & ~fails & _is_open(recent, m, policy)
+    for anchor in others:
+        doubtful = passes & anchor.worth & ~anchor.judgement.passes
+        passes = passes & ~doubtful
+        undecided = undecided | (doubtful & _is_open(anchor, m, policy))
+    return Look(fails, passes, undecided if m >= policy.confirming_look else fails | undecided)
+
+
+def _is_open(judged: _Judged, m: int, policy: Policy) -> Flags:
+    may_fail = judged.may_fail if m >= policy.confirming_look else True
+    return judged.may_pass | (judged.worth & may_fail)
+
+
+def _blocked(judged: list[_Judged], m: int, policy: Policy) -> Look:
+    """As `pytest_vq.gate.timed.typical`."""
+    fails: Flags = np.logical_or.reduce([j.judgement.fails for j in judged])
+    worst = np.argmax([j.effect for j in judged], axis=0)[None]
+    effect, is_open = (
+        np.take_along_axis(np.array(each), worst, axis=0)[0]
+        for each in ([j.effect for j in judged], [_is_open(j, m, policy) for j in judged])
+    )
+    blocks = ~fails & (effect > np.log1p(policy.typical_resolution))  # the tolerance is less: nobody marked it wider
+    undecided = blocks & is_open
+    return Look(fails, ~fails & ~blocks, undecided if m >= policy.confirming_look else fails | undecided)
 
 
 def decide_suites(metrics: list[Measured], comparisons: int, policy: Policy = DEFAULT) -> Outcome:
-    """All looks at suites of pairs, each with three fresh processes."""
+    """All looks at suites of pairs, each with as many fresh processes as a suspect may have."""
     priors = [pools(metric, policy) for metric in metrics]
     looks = []
-    for m in range(1, policy.max_looks + 1):
+    for m in policy.looks:
         together: Look | None = None
         for metric, prior in zip(metrics, priors, strict=True):
             one = look(metric, m, prior, comparisons, policy)
             one = Look(one.fails & metric.has, one.passes | ~metric.has, one.open & metric.has)
             together = one if together is None else together | one
         assert together is not None
+        if m >= policy.confirming_look:  # a FAIL is the last word, whatever else is open
+            together = replace(together, open=together.open & ~together.fails)
         looks.append(together)
-    return _ended(looks)
+    return _ended(looks, policy)
 
 
-def _ended(looks: list[Look]) -> Outcome:
+def _ended(looks: list[Look], policy: Policy) -> Outcome:
     fails, passes = looks[-1].fails.copy(), looks[-1].passes.copy()
-    used = np.full(fails.shape, len(looks))
+    used = np.full(fails.shape, policy.looks[-1])
     for index in reversed(range(len(looks) - 1)):
         stop = ~looks[index].open
         fails = np.where(stop, looks[index].fails, fails)
         passes = np.where(stop, looks[index].passes, passes)
-        used = np.where(stop, index + 1, used)
+        used = np.where(stop, policy.looks[index], used)
     return Outcome(fails, passes & ~fails, used, looks[0].fails)

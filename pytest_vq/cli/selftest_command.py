@@ -166,7 +166,7 @@ def _conclusion(wrong: int, undecided: int) -> str:
 def _detectable(selftest: Selftest) -> list[str]:
     """The smallest change of each metric that would have failed, by the decision on the last unchanged processes."""
     unchanged = next(iter(selftest.found.values()))
-    fresh = [row.estimates[0] for row in unchanged[-DEFAULT.max_looks :]]  # as many as it takes to FAIL
+    fresh = [row.estimates[0] for row in unchanged[-DEFAULT.confirming_look :]]  # as many as it takes to FAIL
     decided = _decided(selftest, unchanged[-1], fresh)
     return [
         f"smallest change of {metric.metric} that fails here: {metric.detectable:.1%} ({len(fresh)} fresh processes)"

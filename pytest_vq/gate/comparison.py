@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_vq.gate import stats
 from pytest_vq.gate.covariance import Moments, Pair, Slope
+from pytest_vq.gate.noise import Pace
 from pytest_vq.gate.policy import Policy, SlopePrior
 from pytest_vq.gate.question import Question
-from pytest_vq.gate.stats import Effect, Limits, Prior
+from pytest_vq.gate.stats import Effect, Later, Limits, Prior
 from pytest_vq.schema.estimates import Estimates
+from pytest_vq.schema.figures import present
 from pytest_vq.schema.verdict import MetricVerdict, Status
 from pytest_vq.wording import TO_KEEP_IT, count, interval, percent, plain_percent
 
@@ -21,6 +23,7 @@ class Metric:
     """How one timed metric reads its estimates. Logs are positive = worse."""
 
     name: str
+    words: str  # what it is, in a reason
     kind: str  # of noise
     log: Callable[[Estimates], float]
     half_width: Callable[[Estimates], float]  # of its 95 % interval within the process, in logs
@@ -29,13 +32,22 @@ class Metric:
     tolerance: float | None  # the marker's
     tolerances: tuple[float, float]  # calibrated, uncalibrated
     slope: SlopePrior  # of the figure on the sentinel
-    sentinel: Callable[[Estimates], float] | None = None  # log of its time; None where it says nothing here
+    error_share: float  # of the suite's
+    default_sigma: float  # between processes, where nothing better is known
+    pace: Pace  # what the sentinel says beside the figure
+    given: bool = False  # whether what the sentinel explains is taken out
+    is_paired: bool = False  # over FP32, in the same process
     note: str = ""  # on the change, for a reader
     has_own_interval: bool = False  # whether ``half_width`` is of the very estimate that ``log`` reads
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether a machine that slowly changes its pace would be noticed, and not be taken for a change."""
+        return self.given or self.is_paired
+
     def pairs(self, processes: Sequence[Estimates]) -> list[Pair]:
         """Every process's figure and sentinel, in logs."""
-        return [(self.log(p), self.sentinel(p) if self.sentinel else 0.0) for p in processes]
+        return [(self.log(p), math.log(present(self.pace.ms(p))) if self.given else 0.0) for p in processes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +67,15 @@ class Comparison:
     """The fresh processes against one reference; effects in logs."""
 
     metric: Metric
+    fresh: tuple[Estimates, ...]
     reference: tuple[Estimates, ...]
     label: str
     scale: Scale
     effect: float
     error: float
     judgement: stats.Judgement
-    can_settle: bool  # whether the last look could exclude the resolution
+    may_pass: bool  # at the settling look, if it is still to come
+    may_fail: bool  # at the last one
 
     @property
     def worth_failing(self) -> bool:
@@ -72,26 +86,38 @@ class Comparison:
 def compare_with_reference(
     question: Question, metric: Metric, recent: Sequence[Estimates], reference: Sequence[Estimates], label: str = ""
 ) -> Comparison:
-    """The fresh processes against ``reference``, with the noise that the ``recent`` processes show."""
+    """The fresh processes against ``reference``, with the noise that the ``recent`` processes show.
+
+    Those beyond the confirming look count only where the machine's pace is watched: the longer they take, the further
+    it wanders, and they all wander together.
+    """
+    if not metric.is_watched:
+        question = question.until_confirmed()
     policy, scale = question.policy, _scale(question, metric, recent, reference)
     fresh, known = metric.pairs(question.candidates), metric.pairs(reference)
     base, pace = _mean(known)
     effects = [y - base - scale.slope.value * (x - pace) for y, x in fresh]
-    effect, moved = sum(effects) / len(effects), _mean(fresh)[1] - pace
+    moved = _mean(fresh)[1] - pace
     fixed = scale.within + moved**2 * scale.slope.variance(scale.variance)
     error = math.sqrt(scale.variance * (1 / len(known) + 1 / len(fresh)) + fixed)
-    found = Effect(effect, error, scale.df, min(effects), max(effects), math.sqrt(scale.variance))
-    last = math.sqrt(scale.variance * (1 / len(known) + 1 / policy.max_looks) + fixed)
-    reach = last * float(stats.quantile(1 - scale.limits.pass_error, scale.df))
+    found = Effect.of(effects, error, scale.df, math.sqrt(scale.variance), policy)
+    last, settling = (
+        Later(math.sqrt(scale.variance * (1 / len(known) + 1 / processes) + fixed), max(processes - len(fresh), 0))
+        for processes in (policy.max_processes, policy.settling_look if metric.is_watched else policy.confirming_look)
+    )
+    last_error = policy.fail_error(question.comparisons, policy.max_processes, metric.error_share)
+    then = replace(scale.limits, pass_error=policy.pass_error_at(len(fresh) + settling.more))
     return Comparison(
         metric=metric,
+        fresh=question.candidates,
         reference=tuple(reference),
         label=label,
         scale=scale,
-        effect=effect,
+        effect=float(found.mean),
         error=error,
         judgement=stats.judge(found, scale.limits, policy),
-        can_settle=reach < math.log1p(scale.limits.resolution),
+        may_pass=settling.more > 0 and bool(stats.may_pass(found, settling, then, policy)),
+        may_fail=bool(stats.may_fail(found, last, last_error, policy)),
     )
 
 
@@ -112,8 +138,12 @@ def _scale(question: Question, metric: Metric, recent: Sequence[Estimates], refe
     slope = Slope.fit(moments, metric.slope, policy)
     if calibrated:
         within = _excess(metric, recent, question.candidates)
-        known = prior or Prior(policy.default_prior_df, policy.default_prior_sigma**2, 0)
-        errors = policy.fail_error(question.comparisons, len(question.candidates)), policy.pass_error_per_look()
+        known = prior or Prior(policy.default_prior_df, metric.default_sigma**2, 0)
+        processes = len(question.candidates)
+        errors = (
+            policy.fail_error(question.comparisons, processes, metric.error_share),
+            policy.pass_error_at(processes),
+        )
     else:
         within = _within(metric, reference) + _within(metric, question.candidates)
         typical = max(policy.uncalibrated_sigma**2, prior.variance if prior else 0.0)
@@ -163,31 +193,39 @@ def settle(question: Question, comparisons: Sequence[Comparison]) -> tuple[Metri
         status, chosen = Status.IMPROVED, improved[0]
     else:
         status, chosen = Status.PASS, recent
-    return _verdict(question, status, chosen), not question.last_look and _needs_another_look(status, chosen)
+    return verdict_of(question, status, chosen), needs_another_look(question, status, chosen)
 
 
-def _needs_another_look(status: Status, chosen: Comparison) -> bool:
-    """A FAIL must be confirmed; what is inconclusive is looked at again if it could still become PASS or FAIL."""
-    if status is Status.INCONCLUSIVE:
-        return chosen.can_settle or chosen.worth_failing
-    return status is Status.FAIL
+def needs_another_look(question: Question, status: Status, chosen: Comparison) -> bool:
+    """A FAIL must be confirmed; what is inconclusive is looked at again as long as it may become a PASS or a FAIL.
+
+    Beyond the confirming look only by the calibrated rule, the other one has no error to share out among looks, and
+    only where the machine's pace is watched.
+    """
+    if status is not Status.INCONCLUSIVE:
+        return status is Status.FAIL and not question.confirms
+    if not question.confirms:
+        return chosen.may_pass or chosen.worth_failing
+    may_fail = chosen.worth_failing and chosen.may_fail
+    return chosen.scale.calibrated and chosen.metric.is_watched and (chosen.may_pass or may_fail)
 
 
-def _verdict(question: Question, status: Status, chosen: Comparison) -> MetricVerdict:
+def verdict_of(question: Question, status: Status, chosen: Comparison) -> MetricVerdict:
+    """``status`` with the figures of the ``chosen`` comparison, and a reason a person can act on."""
     metric, scale = chosen.metric, chosen.scale
     half = chosen.error * float(stats.quantile(0.975, scale.df))
     margin = chosen.error * float(stats.quantile(question.policy.power, scale.df))
     effect, low, high = (math.expm1(chosen.effect + step) for step in (0.0, -half, half))
     detectable = math.expm1(max(math.log1p(scale.limits.tolerance), float(chosen.judgement.critical)) + margin)
-    base, current = metric.natural(chosen.reference), metric.natural(question.candidates)
+    base, current = metric.natural(chosen.reference), metric.natural(chosen.fresh)
     known = count(len(chosen.reference), "baseline process", "baseline processes")
     return MetricVerdict(
         metric=metric.name,
         status=status,
         reason=(
-            f"{metric.name} {chosen.label}{metric.shown(base)} → {metric.shown(current)} "
+            f"{metric.words} {chosen.label}{metric.shown(base)} → {metric.shown(current)} "
             f"({percent(effect)}{metric.note}, {interval(low, high)}), "
-            f"tolerance {plain_percent(scale.limits.tolerance)}, {known}, {len(question.candidates)} fresh"
+            f"tolerance {plain_percent(scale.limits.tolerance)}, {known}, {len(chosen.fresh)} fresh"
             f"{_advice(question, status, scale, detectable)}"
         ),
         baseline=base,

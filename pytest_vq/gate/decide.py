@@ -17,7 +17,7 @@ BASELINE = "baseline"
 def decide(question: Question) -> Verdict:
     """The verdict on the fresh processes of one pair measured so far (at least one).
 
-    Where ``look_again`` is set, measure one more fresh process and decide on all of them; the status is then what it
+    Where ``more_processes`` is not 0, measure that many more and decide on all of them; the status is then what it
     would be. Raises ValueError without a candidate.
     """
     candidates, tolerances, policy = question.candidates, question.tolerances, question.policy
@@ -27,12 +27,16 @@ def decide(question: Question) -> Verdict:
     metrics = agreement.lower_bounds(question)
     if entry is None:
         return Verdict.of([*metrics, obstacle] if obstacle else metrics)
-    clocked = [found for found in (timed.latency(question, entry), timed.speedup(question, entry)) if found is not None]
+    paired = timed.speedup(question, entry)
+    clocked = [timed.latency(question, entry), *timed.typical(question, entry), *([paired] if paired else [])]
     memory = bounds.memory(candidates, entry, tolerances, policy)
     metrics += [verdict for verdict, _ in clocked] + agreement.changes(question, entry)
     metrics += [verdict for verdict in (memory, bounds.model_size(candidates, entry, tolerances, policy)) if verdict]
+    verdict = Verdict.of(metrics)
     again = any(suspect for _, suspect in clocked) or _is_coarse(question, memory)
-    return _explained(replace(Verdict.of(metrics), look_again=again), entry, candidates[-1])
+    if again and not (question.confirms and verdict.status is Status.FAIL):  # which is the last word, whatever is open
+        verdict = replace(verdict, more_processes=policy.more_processes(len(candidates)))
+    return _explained(verdict, entry, candidates[-1])
 
 
 def find_entry(question: Question) -> tuple[Entry | None, MetricVerdict | None]:
@@ -59,7 +63,7 @@ def _unequal(here: Setup, there: Setup) -> list[str]:
 
 def _is_coarse(question: Question, memory: MetricVerdict | None) -> bool:
     """Resident memory on the CPU is coarse: its FAIL is confirmed like a slowdown. An allocator's count is exact."""
-    if memory is None or question.setup.threads is None or question.last_look:
+    if memory is None or question.setup.threads is None or question.confirms:
         return False
     return memory.status is Status.FAIL
 

@@ -57,12 +57,12 @@ def judge_new_card(question: Question, metric: Metric, recent: Sequence[Estimate
     if tolerance is None:
         tolerance = metric.tolerances[0]
     distance = _distance(question, metric, recent)
-    own = policy.fail_error(question.comparisons, len(question.candidates)) * (1 - policy.card_share)
-    card_alpha = policy.suite_error * policy.card_share
+    pair_alpha = policy.fail_error(question.comparisons, len(question.candidates), metric.error_share)
+    own, card_alpha = (1 - policy.card_share) * pair_alpha, policy.card_share * policy.suite_error
     critical = distance.margin(card_alpha, own)
     worth, resolution = math.log1p(tolerance), max(policy.resolution, tolerance)
     confirming = max(policy.confirmation * worth, policy.confirmation_sigmas * distance.sigma)
-    half = policy.pass_error_per_look() / 2
+    half = policy.pass_error_at(len(question.candidates)) / 2
     status = Status.INCONCLUSIVE
     if distance.effect > critical and distance.effect >= worth and distance.least >= confirming:
         status = Status.FAIL
@@ -86,8 +86,9 @@ def judge_new_card(question: Question, metric: Metric, recent: Sequence[Estimate
     )
     # More processes of this card cannot tell it from the others, but can tell its pair's own noise from a change.
     by_card_alone = distance.card_error * float(stats.quantile(1 - card_alpha, distance.card_df))
-    suspect = status is Status.FAIL or distance.effect > max(by_card_alone, worth)
-    return verdict, suspect and not question.last_look
+    if question.confirms and status is Status.FAIL:
+        return verdict, False
+    return verdict, status is Status.FAIL or distance.effect > max(by_card_alone, worth)
 
 
 def _distance(question: Question, metric: Metric, recent: Sequence[Estimates]) -> _Distance:
@@ -120,7 +121,7 @@ def _reason(question: Question, metric: Metric, distance: _Distance) -> str:
     now, half = metric.natural(question.candidates), distance.margin(0.025, 0.025)
     change, low, high = (math.expm1(distance.effect + step) for step in (0.0, -half, half))
     return (
-        f"{metric.name} {metric.shown(math.exp(distance.base))} → {metric.shown(now)} ({percent(change)}, "
+        f"{metric.words} {metric.shown(math.exp(distance.base))} → {metric.shown(now)} ({percent(change)}, "
         f"{interval(low, high)}) on a card that is new to the baseline, judged by how much its "
         f"{count(distance.cards, 'card')} differ, {len(question.candidates)} fresh"
     )

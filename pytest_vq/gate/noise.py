@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -13,9 +13,46 @@ from pytest_vq.gate.policy import DEFAULT, Policy, SlopePrior
 from pytest_vq.gate.stats import Prior, fit_prior, scatter
 from pytest_vq.schema.estimates import Entry, Estimates
 
-LATENCY, LATENCY_FP32, SPEEDUP, SENTINEL = "latency", "latency of fp32", "speedup", "sentinel"
+SPEEDUP, SENTINEL, SENTINEL_MEDIAN = "speedup", "sentinel", "sentinel median"
 GIVEN_SENTINEL = " given the sentinel"
+_OF_FP32 = " of fp32"
 _FLAT = SlopePrior(0.0, 1.0)  # of what follows nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """One way to read the sentinel's time, in milliseconds: how fast the machine was."""
+
+    kind: str  # of its noise
+    ms: Callable[[Estimates], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One way to read a process's absolute time, in milliseconds, and the sentinel's time that goes with it."""
+
+    name: str  # of the metric, and of its kind of noise
+    words: str  # what it is, in a reason
+    ms: Callable[[Estimates], float | None]
+    pace: Pace
+
+    def kind(self, is_reference: bool) -> str:
+        """The kind of its noise: FP32's is its own."""
+        return self.name + (_OF_FP32 if is_reference else "")
+
+
+def steady_ms(estimates: Estimates) -> float:
+    """The estimate that is steadiest between processes, in milliseconds: the 10 % quantile, else the median."""
+    return estimates.latency_ms if estimates.latency_q10_ms is None else estimates.latency_q10_ms
+
+
+STEADY_PACE = Pace(SENTINEL, lambda e: e.sentinel_ms)
+MEDIAN_PACE = Pace(SENTINEL_MEDIAN, lambda e: e.sentinel_median_ms)
+STEADY = Reading("latency", "latency (10 % quantile)", steady_ms, STEADY_PACE)
+MEDIAN = Reading("median latency", "median latency", lambda e: e.latency_ms, MEDIAN_PACE)
+P95 = Reading("p95 latency", "p95 latency", lambda e: e.latency_p95_ms, MEDIAN_PACE)
+READINGS = (STEADY, MEDIAN, P95)
+LATENCY, LATENCY_FP32 = (STEADY.kind(is_reference) for is_reference in (False, True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +64,7 @@ class Noise:
 
     def prior(self, kind: str) -> Prior | None:
         """The prior of ``kind``; fp32's falls back to that of the other precisions."""
-        return self.priors.get(kind) or self.priors.get(kind.replace(LATENCY_FP32, LATENCY))
-
-
-def steady_ms(estimates: Estimates) -> float:
-    """The estimate that is steadiest between processes, in milliseconds: the 10 % quantile, else the median."""
-    return estimates.latency_ms if estimates.latency_q10_ms is None else estimates.latency_q10_ms
+        return self.priors.get(kind) or self.priors.get(kind.replace(_OF_FP32, ""))
 
 
 def learn_noise(entries: Iterable[Entry], policy: Policy = DEFAULT) -> Noise:
@@ -85,22 +117,26 @@ def _replicates(entry: Entry, policy: Policy) -> Iterable[tuple[str, list[list[P
     logarithm counts as 0.
     """
     timed = [p for p in entry.processes if p.latency_low_ms is not None]
-    kind = LATENCY_FP32 if entry.setup.is_reference else LATENCY
-    times = [(p, math.log(steady_ms(p))) for p in timed]
-    yield from _with_and_without_sentinel(kind, times, policy.latency_slope)
-    yield SENTINEL, _grouped((fixes_sentinel(p), math.log(p.sentinel_ms), 0.0) for p in timed if p.sentinel_ms), _FLAT
+    for reading in READINGS:
+        kind, prior = reading.kind(entry.setup.is_reference), policy.latency_slope
+        read = [(p, reading.ms(p), reading.pace.ms(p)) for p in timed]
+        figures = [(p, math.log(ms), pace) for p, ms, pace in read if ms]
+        yield kind, _grouped((p.device_uuid, y, 0.0) for p, y, _ in figures), prior
+        yield kind + GIVEN_SENTINEL, _given_sentinel(figures), prior
+    for pace in (STEADY_PACE, MEDIAN_PACE):
+        paces = [(p, pace.ms(p)) for p in timed]
+        yield pace.kind, _grouped((fixes_sentinel(p), math.log(ms), 0.0) for p, ms in paces if ms), _FLAT
     if not entry.setup.is_reference:
-        ratios = [(p, -math.log(p.speedup)) for p in entry.processes if p.speedup and p.speedup_low is not None]
-        yield from _with_and_without_sentinel(SPEEDUP, ratios, policy.speedup_slope)
+        ratios = [
+            (p, -math.log(p.speedup), p.sentinel_ms) for p in entry.processes if p.speedup and p.speedup_low is not None
+        ]
+        # Two cards differ in their times, not in their ratios.
+        yield SPEEDUP, _grouped((None, y, 0.0) for _, y, _ in ratios), policy.speedup_slope
+        yield SPEEDUP + GIVEN_SENTINEL, _given_sentinel(ratios), policy.speedup_slope
 
 
-def _with_and_without_sentinel(
-    kind: str, figures: list[tuple[Estimates, float]], prior: SlopePrior
-) -> Iterable[tuple[str, list[list[Pair]], SlopePrior]]:
-    devices = kind != SPEEDUP  # two cards differ in their times, not in their ratios
-    yield kind, _grouped((p.device_uuid if devices else None, y, 0.0) for p, y in figures), prior
-    known = [(p, y, math.log(p.sentinel_ms)) for p, y in figures if p.sentinel_ms]
-    yield kind + GIVEN_SENTINEL, _grouped((fixes_sentinel(p), y, x) for p, y, x in known), prior
+def _given_sentinel(figures: list[tuple[Estimates, float, float | None]]) -> list[list[Pair]]:
+    return _grouped((fixes_sentinel(p), y, math.log(pace)) for p, y, pace in figures if pace)
 
 
 def fixes_sentinel(estimates: Estimates) -> tuple[str | None, ...]:

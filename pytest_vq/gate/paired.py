@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from pytest_vq.gate import agreement, bounds, stats
 from pytest_vq.gate.comparison import moderated
-from pytest_vq.gate.noise import steady_ms
+from pytest_vq.gate.noise import MEDIAN, STEADY
 from pytest_vq.gate.policy import DEFAULT, Policy
 from pytest_vq.gate.question import Question
 from pytest_vq.gate.stats import Effect, Limits, Prior
@@ -26,6 +26,7 @@ from pytest_vq.schema.verdict import MetricVerdict, Status, Tolerances, Verdict
 from pytest_vq.wording import count, differences, interval, milliseconds, percent, plain_percent, times
 
 MIN_ROUNDS = 3
+_READINGS = {reading.name: reading for reading in (STEADY, MEDIAN)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def decide_paired(
             raise ValueError(f"{name}: {len(sides.a)} and {len(sides.b)} processes; need {MIN_ROUNDS} rounds of both")
     # With a fixed number of rounds there is no early look that would need every process to confirm it.
     policy = replace(policy, confirmation=0.0, confirmation_sigmas=-math.inf)
-    priors = {metric: _prior(metric, pairs.values(), policy) for metric in (LATENCY, SPEEDUP)}
+    priors = {metric: _prior(metric, pairs.values(), policy) for metric in (LATENCY, MEDIAN.name, SPEEDUP)}
     terms = _Terms(tolerances or Tolerances(), policy, len(pairs))
     return {name: _decide(sides, priors, terms) for name, sides in pairs.items()}
 
@@ -82,13 +83,13 @@ def _decide(sides: Sides, priors: Mapping[str, Prior], terms: _Terms) -> Verdict
 
 
 def _metrics(sides: Sides) -> tuple[str, ...]:
-    return (LATENCY,) if sides.setup.is_reference else (LATENCY, SPEEDUP)
+    return (LATENCY, MEDIAN.name) if sides.setup.is_reference else (LATENCY, MEDIAN.name, SPEEDUP)
 
 
 def _log(metric: str, estimates: Estimates) -> float | None:
-    """The steady estimate's logarithm, positive = slower; None where this process has too few samples."""
-    if metric == LATENCY:
-        return None if estimates.latency_low_ms is None else math.log(steady_ms(estimates))
+    """The figure's logarithm, positive = slower; None where this process has too few samples."""
+    if metric in _READINGS:
+        return None if estimates.latency_low_ms is None else math.log(present(_READINGS[metric].ms(estimates)))
     has_interval = estimates.speedup is not None and estimates.speedup_low is not None
     return -math.log(present(estimates.speedup)) if has_interval else None
 
@@ -108,7 +109,8 @@ def _prior(metric: str, pairs: Iterable[Sides], policy: Policy) -> Prior:
             squares, df = stats.scatter([effects])
             spreads.append((squares / df, df))
     if len(spreads) < policy.min_pool_pairs:
-        return Prior(policy.default_prior_df, 2 * policy.default_prior_sigma**2, 0)
+        sigma = policy.default_typical_sigma if metric == MEDIAN.name else policy.default_prior_sigma
+        return Prior(policy.default_prior_df, 2 * sigma**2, 0)
     variances, dfs = zip(*spreads, strict=True)
     return stats.fit_prior(variances, dfs, policy)
 
@@ -119,22 +121,21 @@ def _timed(metric: str, sides: Sides, prior: Prior, terms: _Terms) -> MetricVerd
     if sides.disturbance is not None or effects is None:
         why = TOO_FEW if sides.disturbance is None else f"cannot be judged: {sides.disturbance}"
         return MetricVerdict(metric, Status.INCONCLUSIVE, f"{metric}: {why}")
-    marked = tolerances.latency_tolerance if metric == LATENCY else tolerances.speedup_tolerance
-    usual = policy.latency_tolerance if metric == LATENCY else policy.speedup_tolerance
+    marked = tolerances.latency_tolerance if metric in _READINGS else tolerances.speedup_tolerance
+    usual = policy.latency_tolerance if metric in _READINGS else policy.speedup_tolerance
     tolerance = usual if marked is None else marked
     resolution = max(policy.resolution, tolerance)
     effect = sum(effects) / len(effects)
     variance, df = moderated(prior, [effects], policy)
     error = math.sqrt(variance / len(effects))
-    limits = Limits(
-        tolerance, resolution, policy.suite_error / (terms.comparisons * policy.timed_metrics), policy.pass_error
-    )
+    share = policy.typical_share if metric == MEDIAN.name else policy.steady_share
+    limits = Limits(tolerance, resolution, policy.suite_error * share / terms.comparisons, policy.pass_error)
     found = stats.judge(Effect(effect, error, df, min(effects), max(effects), math.sqrt(variance)), limits, policy)
     half, margin = (error * float(stats.quantile(p, df)) for p in (0.975, policy.power))
     change, low, high = (math.expm1(effect + step) for step in (0.0, -half, half))
     verdict = MetricVerdict(
         metric=metric,
-        status=_status(found),
+        status=_typical_status(found, effect, limits, policy) if metric == MEDIAN.name else _status(found),
         reason="",
         baseline=_typical(metric, sides.a),
         current=_typical(metric, sides.b),
@@ -148,9 +149,10 @@ def _timed(metric: str, sides: Sides, prior: Prior, terms: _Terms) -> MetricVerd
 
 
 def _reason(verdict: MetricVerdict, rounds: int, resolution: float) -> str:
-    shown, note = (milliseconds, "") if verdict.metric == LATENCY else (times, " time against FP32")
+    reading = _READINGS.get(verdict.metric)
+    words, shown, note = (reading.words, milliseconds, "") if reading else (SPEEDUP, times, " time against FP32")
     text = (
-        f"{verdict.metric} {shown(present(verdict.baseline))} → {shown(present(verdict.current))} "
+        f"{words} {shown(present(verdict.baseline))} → {shown(present(verdict.current))} "
         f"({percent(present(verdict.effect))}{note}, "
         f"{interval(present(verdict.effect_low), present(verdict.effect_high))}), "
         f"tolerance {plain_percent(present(verdict.tolerance))}, {count(rounds, 'round')} side by side"
@@ -169,7 +171,14 @@ def _status(found: stats.Judgement) -> Status:
     return Status.PASS if found.passes else Status.INCONCLUSIVE
 
 
+def _typical_status(found: stats.Judgement, effect: float, limits: Limits, policy: Policy) -> Status:
+    """Of a median: it fails by its own noise, or blocks a PASS where it is much worse, and proves nothing else."""
+    if found.fails:
+        return Status.FAIL
+    blocks = effect > math.log1p(max(policy.typical_resolution, limits.tolerance))
+    return Status.INCONCLUSIVE if blocks else Status.PASS
+
+
 def _typical(metric: str, group: Sequence[Estimates]) -> float:
-    if metric == LATENCY:
-        return math.exp(sum(math.log(steady_ms(e)) for e in group) / len(group))
-    return math.exp(sum(math.log(present(e.speedup)) for e in group) / len(group))
+    figures = [_READINGS[metric].ms(e) if metric in _READINGS else e.speedup for e in group]
+    return math.exp(sum(math.log(present(figure)) for figure in figures) / len(figures))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 
@@ -19,20 +20,33 @@ class Policy:
 
     # Error. One-sided, for all pairs, metrics, references and looks of a suite together (Bonferroni).
     suite_error: float = 0.01
-    timed_metrics: int = 2  # absolute latency and paired speedup
+    steady_share: float = 0.4  # of that error, for each of the steady estimates: absolute latency, paired speedup
+    typical_share: float = 0.1  # and for each of the two that are shown beside them: the median, the 95 % quantile
     references: int = 2  # the recent processes and the anchor
-    max_looks: int = 3
-    last_look_share: float = 0.8  # of that error; a FAIL on fewer looks has to be confirmed anyway
     pass_error: float = 0.006  # chance to PASS a true slowdown of the resolution, over all looks; heavy tails double it
+
+    # Looks: a pair is judged after so many fresh processes, each time with a share of the error (group sequential
+    # testing: Pocock 1977, Lan and DeMets 1983). A FAIL counts from the confirming look on; until the settling look
+    # what may become a PASS is looked at again, until the last one what may become a FAIL.
+    looks: tuple[int, ...] = (1, 2, 3, 6, 10)
+    confirming_look: int = 3
+    settling_look: int = 6
+    fail_shares: tuple[float, ...] = (0.0, 0.0, 0.3, 0.2, 0.5)
+    pass_shares: tuple[float, ...] = (0.25, 0.25, 0.2, 0.25, 0.05)
+    hope: float = 0.5  # "may" lets the effect be by so many of its standard errors better, or worse, than it looks
 
     # Smallest changes worth failing for, and the slowdown that a PASS excludes.
     latency_tolerance: float = 0.03
     speedup_tolerance: float = 0.02
     resolution: float = 0.05
-    # A FAIL needs every fresh process to show this share of the tolerance, and this many sigma: one disturbed process
-    # in three is common on shared machines and moves the mean of three past any normal-theory bound.
+    # A FAIL needs fresh processes to show this share of the tolerance, and this many sigma: one disturbed process in
+    # three is common on shared machines and moves the mean of three past any normal-theory bound. All of three, and one
+    # less for every four more.
     confirmation: float = 0.5
     confirmation_sigmas: float = 1.6
+    processes_per_dissenter: int = 4
+    # The median and the 95 % quantile: an estimate that is worse by more than this blocks a PASS.
+    typical_resolution: float = 0.10
 
     # Too few processes and no pool: the wide tolerances, and a typical between-process sigma for the interval's width.
     uncalibrated_latency_tolerance: float = 0.10
@@ -51,6 +65,7 @@ class Policy:
     # The pool of noise. Without one, a weak prior at what shared CPUs show for low quantiles and paired ratios.
     default_prior_df: float = 4.0
     default_prior_sigma: float = 0.015
+    default_typical_sigma: float = 0.06  # of medians and 95 % quantiles
     sigma_floor: float = 0.001  # the event clock's 0.5 us on the shortest interval timed, 0.5 ms
     min_pool_pairs: int = 3
     # Of what is learnt from: where the sentinel explains both of two processes, what is left has no freedom, and its
@@ -101,15 +116,34 @@ class Policy:
             return self.uncalibrated_cpu_memory_relative, self.uncalibrated_cpu_memory_minimum_bytes
         return self.cpu_memory_relative, self.cpu_memory_minimum_bytes
 
-    def fail_error(self, comparisons: int, processes: int) -> float:
-        """The one-sided error of a single comparison after a number of fresh processes."""
-        early = (1 - self.last_look_share) / (self.max_looks - 1)
-        share = early if processes < self.max_looks else self.last_look_share
-        return self.suite_error * share / (max(comparisons, 1) * self.timed_metrics * self.references)
+    @property
+    def max_processes(self) -> int:
+        """Fresh processes, at most, of a suspect."""
+        return self.looks[-1]
 
-    def pass_error_per_look(self) -> float:
-        """The one-sided error of excluding the resolution at a single look."""
-        return self.pass_error / self.max_looks
+    def look_of(self, processes: int) -> int:
+        """The index of the look that so many fresh processes are enough for."""
+        return max(bisect_right(self.looks, processes) - 1, 0)
+
+    def more_processes(self, processes: int) -> int:
+        """Fresh processes from here to the next look; 0 where there is none."""
+        return next((look - processes for look in self.looks if look > processes), 0)
+
+    def dissenters(self, processes: int) -> int:
+        """Of so many fresh processes, those that need not confirm a change."""
+        return max(processes - self.confirming_look + 1, 0) // self.processes_per_dissenter
+
+    def fail_error(self, comparisons: int, processes: int, share: float) -> float:
+        """The one-sided error of a single comparison of a metric that has ``share`` of the suite's.
+
+        Before the confirming look nothing is spent: what is found there is only a suspicion, at that look's error.
+        """
+        look = max(self.look_of(processes), self.looks.index(self.confirming_look))
+        return self.suite_error * share * self.fail_shares[look] / (max(comparisons, 1) * self.references)
+
+    def pass_error_at(self, processes: int) -> float:
+        """The one-sided error of excluding the resolution after so many fresh processes."""
+        return self.pass_error * self.pass_shares[self.look_of(processes)]
 
 
 DEFAULT = Policy()

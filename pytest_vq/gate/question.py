@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pytest_vq.gate.noise import Noise
 from pytest_vq.gate.policy import DEFAULT, Policy
@@ -30,7 +30,11 @@ class Question:
     elsewhere: str | None = None  # where the model has none on this device: the likest device that has some
     policy: Policy = DEFAULT
 
+    def until_confirmed(self) -> Question:
+        """The same of no more candidates than the confirming look takes."""
+        return replace(self, candidates=self.candidates[: self.policy.confirming_look])
+
     @property
-    def last_look(self) -> bool:
-        """Whether the candidates are as many as there may be."""
-        return len(self.candidates) >= self.policy.max_looks
+    def confirms(self) -> bool:
+        """Whether the candidates are enough to believe a FAIL."""
+        return len(self.candidates) >= self.policy.confirming_look

@@ -31,9 +31,26 @@ class Effect:
     mean: Any
     error: Any  # standard error of the mean
     df: Any
-    least: Any  # the best fresh process's own effect
+    least: Any  # the best fresh process's own effect, the dissenters aside
     most: Any  # the worst one's
     sigma: Any  # of one process
+
+    @classmethod
+    def of(cls, effects: Any, error: Any, df: Any, sigma: Any, policy: Policy = DEFAULT) -> Effect:
+        """The effect that the fresh processes' own ``effects`` show; the last axis is theirs."""
+        import numpy as np
+
+        ordered = np.sort(effects, axis=-1)
+        aside = policy.dissenters(ordered.shape[-1])
+        return cls(ordered.mean(axis=-1), error, df, ordered[..., aside], ordered[..., -1 - aside], sigma)
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A look that is still to come: the standard error of the mean there, and how many processes it is away."""
+
+    error: Any
+    more: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +153,8 @@ def moderate(squares: Any, df: Any, prior_df: Any, prior_variance: Any, policy: 
 def judge(effect: Effect, limits: Limits, policy: Policy = DEFAULT) -> Judgement:
     """One look at one comparison.
 
-    The best and the worst fresh process must each confirm a change, by half of what is worth failing for and by the
-    sigma of one process, for the change to count.
+    The best and the worst fresh process, dissenters aside, must each confirm a change, by half of what is worth failing
+    for and by the sigma of one process, for the change to count.
     """
     import numpy as np
 
@@ -148,6 +165,21 @@ def judge(effect: Effect, limits: Limits, policy: Policy = DEFAULT) -> Judgement
     improves = (effect.mean < -critical) & (effect.mean <= -worth) & (effect.most <= -confirming)
     passes = effect.mean + effect.error * quantile(1 - limits.pass_error, effect.df) < math.log1p(limits.resolution)
     return Judgement(fails, improves, passes, critical)
+
+
+def may_fail(effect: Effect, later: Later, fail_error: float, policy: Policy = DEFAULT) -> Any:
+    """Whether a later look may show the ``effect`` at the one-sided error that it will have then."""
+    critical = later.error * quantile(1 - fail_error, effect.df + later.more)
+    return effect.mean + policy.hope * effect.error >= critical
+
+
+def may_pass(effect: Effect, later: Later, limits: Limits, policy: Policy = DEFAULT) -> Any:
+    """Whether a later look may exclude the resolution; its one-sided error is the limits' ``pass_error``."""
+    import numpy as np
+
+    least = np.maximum(effect.mean - policy.hope * effect.error, 0.0)
+    reach = later.error * quantile(1 - limits.pass_error, effect.df + later.more)
+    return least + reach < math.log1p(limits.resolution)
 
 
 def binomial_tail(least: int, trials: int) -> float:

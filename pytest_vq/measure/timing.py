@@ -11,7 +11,7 @@ from pytest_vq.measure.interval import median_interval
 from pytest_vq.schema.figures import TimedFigures
 from pytest_vq.schema.record import PairSamples, Samples
 
-_MIN_FOR_P95, _MIN_FOR_P99 = 60, 300  # below these a tail quantile is one sample's luck
+MIN_FOR_P95, _MIN_FOR_P99 = 60, 300  # below these a tail quantile is one sample's luck
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution
 # Calls longer than the sentinel's cannot dodge a neighbour's bursts as well: what they meet at their 10 % quantile, its
 # shorter ones meet at a higher one. Of 10, 25 and 50 %, tried on a shared CPU, this one did well both calm and busy.
@@ -55,7 +55,7 @@ def figures_of(pair: PairSamples, throughput_ips: float, device_time_ms: float |
         latency_low_ms=latency.low,
         latency_high_ms=latency.high,
         latency_q10_ms=float(np.quantile(times, 0.10)),
-        latency_p95_ms=float(np.quantile(times, 0.95)) if times.size >= _MIN_FOR_P95 else None,
+        latency_p95_ms=float(np.quantile(times, 0.95)) if times.size >= MIN_FOR_P95 else None,
         latency_p99_ms=float(np.quantile(times, 0.99)) if times.size >= _MIN_FOR_P99 else None,
         latency_cv=spread_ms / latency.value,
         device_time_ms=device_time_ms,
@@ -68,4 +68,5 @@ def figures_of(pair: PairSamples, throughput_ips: float, device_time_ms: float |
         speedup_high=speedup.high,
         sentinel_ms=float(np.quantile(pair.sentinel.times_ms, SENTINEL_QUANTILE)),
         reference_latency_ms=float(np.median(pair.reference.times_ms)) if pair.reference else None,
+        sentinel_median_ms=float(np.median(pair.sentinel.times_ms)),
     )

@@ -40,19 +40,24 @@ class Demand:
 def judge(case: Case, outcome: Outcome, demand: Demand, means: Means) -> Outcome:
     """``outcome`` with its verdict; a suspect is measured again, in fresh processes, before it is called one."""
     verdict = _decide(case, outcome, demand, means)
-    while verdict.look_again:
-        again = means.measure_again()
-        doubt = outcome.record.disturbance or again.record.disturbance
-        outcome = replace(
-            outcome,
-            record=replace(outcome.record, disturbance=doubt),
-            estimates=(*outcome.estimates, *again.estimates),
-            samples=(*outcome.samples, *again.samples),
-        )
+    while verdict.more_processes:
+        for _ in range(verdict.more_processes):
+            outcome = _joined(outcome, means.measure_again())
         verdict = _decide(case, outcome, demand, means)
     record = replace(outcome.record, verdict=verdict.status, reason=verdict.reason)
     outcome = replace(outcome, record=record, time_decided=_decides_time(verdict))
     return _explained(case, outcome, verdict, means) if verdict.status is Status.FAIL else outcome
+
+
+def _joined(outcome: Outcome, again: Outcome) -> Outcome:
+    """``outcome`` with what a further fresh process measured of the same pair."""
+    doubt = outcome.record.disturbance or again.record.disturbance
+    return replace(
+        outcome,
+        record=replace(outcome.record, disturbance=doubt),
+        estimates=(*outcome.estimates, *again.estimates),
+        samples=(*outcome.samples, *again.samples),
+    )
 
 
 def _decides_time(verdict: Verdict) -> bool | None:

@@ -11,7 +11,17 @@ from pytest_vq.schema.spec import EAGER
 from pytest_vq.schema.verdict import Status
 from pytest_vq.wording import figure
 
-_HEADERS = ("model", "precision", "ms", "95 % interval", "speedup", "95 % interval", "peak MiB", "saved", "fidelity")
+_HEADERS = (
+    "model",
+    "precision",
+    "median ms",
+    "95 % interval",
+    "speedup",
+    "95 % interval",
+    "peak MiB",
+    "saved",
+    "fidelity",
+)
 _ALIGN = ("left", "left", "right", "left", "right", "left", "right", "right", "right", "left")
 _MIB = 2**20
 _OTHER_PACE = 1.25  # FP32 beside a row and FP32's own row that differ by more met two machines

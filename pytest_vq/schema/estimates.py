@@ -33,6 +33,8 @@ class Estimates:
     commit: str | None
     date_utc: str
     right_answers: str | None = None  # a bit an image, hexadecimal; only an anchor's estimates keep it
+    latency_p95_ms: float | None = None
+    sentinel_median_ms: float | None = None
 
     @classmethod
     def of(cls, record: Record, environment: Environment) -> Estimates:
@@ -60,6 +62,8 @@ class Estimates:
             commit=environment.commit,
             date_utc=environment.date_utc,
             right_answers=record.right_answers,
+            latency_p95_ms=timing.latency_p95_ms,
+            sentinel_median_ms=timing.sentinel_median_ms,
         )
 
 

@@ -51,6 +51,7 @@ class TimedFigures:
     speedup_high: float | None
     sentinel_ms: float | None  # the fixed reference workload interleaved with this pair (its 25 % quantile)
     reference_latency_ms: float | None = None  # FP32's median in the same process, which the speedup is over
+    sentinel_median_ms: float | None = None  # what a median or a 95 % quantile is compared beside
 
 
 @dataclass(frozen=True, slots=True)

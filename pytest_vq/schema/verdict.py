@@ -61,7 +61,7 @@ class Verdict:
     status: Status
     reason: str
     metrics: tuple[MetricVerdict, ...] = ()
-    look_again: bool = False  # a suspect: measure it in one more fresh process, then decide on all of them
+    more_processes: int = 0  # fresh ones to measure, then to decide on all of them; none where this is the last word
 
     @classmethod
     def of(cls, metrics: list[MetricVerdict]) -> Verdict:

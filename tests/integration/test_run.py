@@ -95,7 +95,7 @@ def test_a_slowdown_is_a_failed_test_with_a_reason(recorded, rows) -> None:
     slower.stdout.fnmatch_lines(["FAILED test_my_bench.py::test_precision?my-net-int8? - Failed: FAIL: *"])
     (row,) = rows()
     assert row["verdict"] == "FAIL"
-    assert "latency 30.0 ms → 40.0 ms (+33.3 %" in row["reason"]
+    assert "latency (10 % quantile) 30.0 ms → 40.0 ms (+33.3 %" in row["reason"]
     assert "tolerance 10 %, 1 baseline process, 3 fresh" in row["reason"]
     failure = ElementTree.parse(recorded.path / "junit.xml").find(".//testcase/failure")
     assert failure is not None

@@ -96,7 +96,7 @@ def test_a_slower_side_b_is_the_exit_code_and_is_said_why(
 ) -> None:
     processes["B"] = side(1, slower=1.1)[0]
     assert run(tmp_path) == 1
-    assert "FAIL net-int8: latency 9.80 ms → 10.8 ms (+10.0 %" in capsys.readouterr().out
+    assert "FAIL net-int8: latency (10 % quantile) 9.80 ms → 10.8 ms (+10.0 %" in capsys.readouterr().out
 
 
 def test_a_doubt_fails_only_a_strict_comparison(tmp_path: Path, processes: dict[str, Any]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 import sys
 from dataclasses import replace
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from factories import ENVIRONMENT, make_entry, make_estimates, make_outcome
 
 from pytest_vq.gate.decide import decide
-from pytest_vq.gate.noise import GIVEN_SENTINEL, LATENCY, SPEEDUP, Noise
+from pytest_vq.gate.noise import GIVEN_SENTINEL, LATENCY, MEDIAN, SPEEDUP, Noise
 from pytest_vq.gate.policy import DEFAULT
 from pytest_vq.gate.question import Question
 from pytest_vq.gate.stats import Prior
@@ -22,6 +24,7 @@ from pytest_vq.schema.estimates import Estimates
 from pytest_vq.schema.verdict import Status
 from pytest_vq.store.results import ResultsWriter
 
+KINDS = (LATENCY, SPEEDUP, MEDIAN.name)
 SETTLED = {Status.PASS, Status.IMPROVED}  # what the simulations count as a PASS: shown to be no worse
 
 
@@ -35,31 +38,34 @@ def calibration() -> Any:
         sys.path.remove(root)
 
 
-def process(latency: float, speedup: float, sentinel: float) -> Estimates:
+def process(steady: float, speedup: float, median: float, sentinel: float) -> Estimates:
     """A process with these logs, positive = worse."""
-    ms, ratio, pace = math.exp(latency), math.exp(-speedup), math.exp(sentinel) if sentinel else None
-    times = dict.fromkeys(("latency_ms", "latency_low_ms", "latency_high_ms", "latency_q10_ms"), ms)
+    ms, ratio, pace = math.exp(median), math.exp(-speedup), math.exp(sentinel) if sentinel else None
+    times = dict.fromkeys(("latency_ms", "latency_low_ms", "latency_high_ms"), ms)
     ratios = dict.fromkeys(("speedup", "speedup_low", "speedup_high"), ratio)
-    return make_estimates(**times, **ratios, sentinel_ms=pace)
+    paces = dict.fromkeys(("sentinel_ms", "sentinel_median_ms"), pace)
+    return make_estimates(**times, **ratios, **paces, latency_q10_ms=math.exp(steady))
 
 
 @pytest.mark.parametrize("watched", [False, True])
 def test_the_arrays_decide_as_decide_does(calibration: Any, watched: bool) -> None:
     suite = calibration("suite")
     rng = np.random.default_rng(0)
-    tolerances = DEFAULT.latency_tolerance, DEFAULT.speedup_tolerance
-    slopes = DEFAULT.latency_slope, DEFAULT.speedup_slope
+    tolerances = DEFAULT.latency_tolerance, DEFAULT.speedup_tolerance, DEFAULT.latency_tolerance
+    slopes = DEFAULT.latency_slope, DEFAULT.speedup_slope, DEFAULT.latency_slope
+    most = DEFAULT.max_processes
     unmoved = replace(DEFAULT, drift_minimum=9.0)  # that rule is not simulated
     seen = set()
     for case in range(150):
         n, sigma, shift = (5, 15)[case % 2], rng.choice([0.004, 0.01, 0.02]), rng.choice([0.0, 0.02, 0.05, 0.1])
-        sentinel = rng.normal(0, 0.02, (1, 1, n + 3)) * watched
-        processes = rng.normal(0, sigma, (2, 1, 1, n + 3)) + np.array([0.6, -0.2])[:, None, None, None] * sentinel
+        sentinel = rng.normal(0, 0.02, (1, 1, n + most)) * watched
+        shares, noises = (np.array(each)[:, None, None, None] for each in ([0.6, -0.2, 0.6], [1.0, 1.0, 3.0]))
+        processes = rng.normal(0, sigma, (3, 1, 1, n + most)) * noises + shares * sentinel
         processes[..., n:] += shift
         prior = Prior(float(rng.uniform(2, 40)), float(sigma**2 * rng.uniform(0.5, 2)), 64)
-        every = [process(*processes[:, 0, 0, i], sentinel[0, 0, i]) for i in range(n + 3)]
+        every = [process(*processes[:, 0, 0, i], sentinel[0, 0, i]) for i in range(n + most)]
         entry = make_entry(every[:n])
-        noise = Noise({kind + given: prior for kind in (LATENCY, SPEEDUP) for given in ("", GIVEN_SENTINEL)})
+        noise = Noise({kind + given: prior for kind in KINDS for given in ("", GIVEN_SENTINEL)})
         array = np.array([[prior.df]]), np.array([[prior.variance]])
         metrics = [
             suite.Measured(
@@ -68,12 +74,14 @@ def test_the_arrays_decide_as_decide_does(calibration: Any, watched: bool) -> No
                 tolerance,
                 slope,
                 np.array([True]),
+                DEFAULT.typical_share if kind == MEDIAN.name else DEFAULT.steady_share,
+                watched=watched or kind == SPEEDUP,
+                decides=kind != MEDIAN.name,
             )
-            for p, tolerance, slope in zip(processes, tolerances, slopes, strict=True)
+            for p, tolerance, slope, kind in zip(processes, tolerances, slopes, KINDS, strict=True)
         ]
-        for m in (1, 2, 3):
-            one, two = (suite.look(metric, m, array, 64, DEFAULT) for metric in metrics)
-            both = one | two
+        for m in DEFAULT.looks:
+            both = functools.reduce(or_, (suite.look(metric, m, array, 64, DEFAULT) for metric in metrics))
             question = Question(
                 candidates=tuple(every[n : n + m]),
                 setup=entry.setup,
@@ -86,7 +94,8 @@ def test_the_arrays_decide_as_decide_does(calibration: Any, watched: bool) -> No
             seen.add(verdict.status)
             assert bool(both.fails[0, 0]) == (verdict.status is Status.FAIL)
             assert bool(both.passes[0, 0]) == (verdict.status in SETTLED)
-            assert (bool(both.open[0, 0]) and m < 3) == verdict.look_again
+            is_last_word = m == most or (m >= DEFAULT.confirming_look and verdict.status is Status.FAIL)
+            assert (bool(both.open[0, 0]) and not is_last_word) == (verdict.more_processes > 0)
     assert {Status.FAIL, Status.PASS, Status.INCONCLUSIVE} <= seen
 
 
@@ -107,9 +116,9 @@ def test_unchanged_suites_do_not_fail_and_slow_ones_do(calibration: Any, baselin
 def test_the_check_on_false_alarms_can_fail(calibration: Any) -> None:
     suite = calibration("suite")
     rng = np.random.default_rng(6)
-    values = rng.normal(0, 0.02, (40, 64, 8))
-    careless = replace(DEFAULT, suite_error=0.5 * 64 * 4, confirmation_sigmas=0.0)
-    every, none = np.ones(64, dtype=bool), np.zeros((40, 1, 8))
+    values = rng.normal(0, 0.02, (40, 64, 5 + DEFAULT.max_processes))
+    careless = replace(DEFAULT, suite_error=64.0, confirmation=0.0, confirmation_sigmas=0.0)
+    every, none = np.ones(64, dtype=bool), np.zeros((40, 1, 5 + DEFAULT.max_processes))
     observed = suite.Observed(values, none)
     fresh = suite.Observed(values[..., 5:], none[..., 5:])
     metric = suite.Measured(observed.first(5), fresh, 0.03, DEFAULT.latency_slope, every)

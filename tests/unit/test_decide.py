@@ -68,22 +68,22 @@ def statuses(verdict: Verdict) -> dict[str, Status]:
 
 def test_an_unchanged_pair_passes_at_first_look() -> None:
     verdict = judge(process())
-    assert (verdict.status, verdict.look_again, verdict.reason) == (Status.PASS, False, "")
+    assert (verdict.status, verdict.more_processes, verdict.reason) == (Status.PASS, 0, "")
     assert statuses(verdict) == dict.fromkeys(
-        ["latency", "speedup", "sqnr against the baseline", "peak_memory", "model_size"], Status.PASS
+        ["latency", "median latency", "speedup", "sqnr against the baseline", "peak_memory", "model_size"], Status.PASS
     )
 
 
 def test_a_slowdown_fails_once_three_fresh_processes_show_it() -> None:
     looks = [judge(*noisy(n, 1.1, seed=1)) for n in (1, 2, 3)]
     assert [v.status for v in looks] == [Status.FAIL] * 3
-    assert [v.look_again for v in looks] == [True, True, False]
+    assert [v.more_processes for v in looks] == [1, 1, 0]
 
 
 @pytest.mark.parametrize(("factor", "status"), [(1.05, Status.PASS), (1.06, Status.INCONCLUSIVE)])
 def test_a_suspect_that_the_next_processes_clear_does_not_fail(factor: float, status: Status) -> None:
     first = judge(process(factor))
-    assert (first.status, first.look_again) == (Status.FAIL, True)
+    assert (first.status, first.more_processes) == (Status.FAIL, 1)
     assert judge(process(factor), process(), process()).status is status
 
 
@@ -177,7 +177,7 @@ def test_disturbed_times_prove_nothing(factor: float) -> None:
     verdict = judge(*[process(factor)] * 3, disturbance="thermal throttling")
     assert {statuses(verdict)[name] for name in ("latency", "speedup")} == {Status.INCONCLUSIVE}
     assert "thermal throttling" in verdict.reason
-    assert not verdict.look_again
+    assert verdict.more_processes == 0
 
 
 def paced(pace: float, factor: float = 1.0, share: float = 0.6) -> Estimates:
@@ -342,7 +342,7 @@ def test_memory_gates_by_how_well_it_repeats(setup: Setup, baseline: list[float]
     entry = make_entry(tuple(process(peak_memory_bytes=int(b * MIB)) for b in baseline), setup)
     verdict = judge(process(peak_memory_bytes=int(now * MIB)), entry=entry)
     assert statuses(verdict)["peak_memory"] is status
-    assert verdict.look_again == (setup is CPU and status is Status.FAIL)
+    assert verdict.more_processes == (setup is CPU and status is Status.FAIL)
 
 
 def test_resident_memory_counts_by_its_middle_process() -> None:
@@ -419,7 +419,7 @@ def compared(setup: Setup, *entries: Entry) -> Verdict:
 
 def test_without_an_entry_of_this_precision_there_is_no_baseline() -> None:
     verdict = compared(make_setup("int4"), BASELINE)
-    assert (verdict.status, verdict.look_again) == (Status.NO_BASELINE, False)
+    assert (verdict.status, verdict.more_processes) == (Status.NO_BASELINE, 0)
     assert "int4" in verdict.reason
     assert "--vq-save" in verdict.reason
 
@@ -436,7 +436,7 @@ def test_another_protocol_is_incomparable_and_both_values_are_named() -> None:
 )
 def test_executions_of_one_precision_are_never_compared_with_each_other(here: str, there: str, scheme: str) -> None:
     verdict = compared(make_setup(execution=here), make_entry(noisy(15), make_setup(execution=there)))
-    assert (verdict.status, verdict.look_again) == (Status.NO_BASELINE, False)
+    assert (verdict.status, verdict.more_processes) == (Status.NO_BASELINE, 0)
     assert f"no baseline for {scheme} at batch 1 on this device" in verdict.reason
 
 
@@ -478,7 +478,13 @@ def test_a_reason_holds_what_a_person_needs() -> None:
     versions = {"torch": "2.13.0", "python": "3.11"}
     entry = make_entry((process(),) * 15)
     reason = judge(*[process(1.12, versions=versions)] * 3, entry=entry).reason
-    for part in ("latency 74.0 ms → 82.9 ms", "+12.0 %", "95 % interval", "tolerance 3 %", "15 baseline processes"):
+    for part in (
+        "latency (10 % quantile) 74.0 ms → 82.9 ms",
+        "+12.0 %",
+        "95 % interval",
+        "tolerance 3 %",
+        "15 baseline processes",
+    ):
         assert part in reason
     assert reason.endswith("differs: torch 2.12.0 → 2.13.0")
     assert reason.count("differs") == 1
@@ -490,11 +496,131 @@ def test_every_timed_verdict_is_complete() -> None:
         assert found.effect_low < found.effect < found.effect_high  # type: ignore[operator]
 
 
-def test_there_are_never_more_than_three_looks() -> None:
+def test_there_are_never_more_than_ten_fresh_processes() -> None:
     rng = random.Random(9)
     for _ in range(200):
-        fresh = [process(rng.uniform(0.8, 1.3)) for _ in range(DEFAULT.max_looks)]
-        assert not judge(*fresh).look_again
+        fresh = [process(rng.uniform(0.8, 1.3)) for _ in range(DEFAULT.max_processes)]
+        assert judge(*fresh).more_processes == 0
+
+
+# -- how often to look
+
+
+LOUD = Noise({kind: Prior(60.0, 0.02**2, 20) for kind in (*KINDS, SENTINEL)})
+LOUD_BASELINE = make_entry((process(),) * 5)
+
+
+def test_a_suspect_that_three_processes_cannot_prove_is_looked_at_until_ten() -> None:
+    looks = {n: judge(*[process(1.05)] * n, entry=LOUD_BASELINE, noise=LOUD) for n in DEFAULT.looks}
+    assert {n: v.more_processes for n, v in looks.items()} == {1: 1, 2: 1, 3: 3, 6: 4, 10: 0}
+    assert [looks[n].status for n in (3, 6, 10)] == [Status.INCONCLUSIVE, Status.INCONCLUSIVE, Status.FAIL]
+
+
+def test_a_slowdown_that_is_proven_early_takes_no_more_processes() -> None:
+    verdict = judge(*[process(1.2)] * 3, entry=LOUD_BASELINE, noise=LOUD)
+    assert (verdict.status, verdict.more_processes) == (Status.FAIL, 0)
+
+
+def test_what_is_merely_open_is_looked_at_until_six() -> None:
+    looks = {n: judge(*[process(1.005)] * n, entry=LOUD_BASELINE, noise=LOUD) for n in (1, 2, 3, 6)}
+    assert {n: v.more_processes for n, v in looks.items()} == {1: 1, 2: 1, 3: 3, 6: 0}
+    assert [looks[n].status for n in (3, 6)] == [Status.INCONCLUSIVE, Status.PASS]
+
+
+def test_what_no_further_process_could_settle_is_not_looked_at_again() -> None:
+    hopeless = Noise({kind: Prior(60.0, 0.2**2, 20) for kind in (*KINDS, SENTINEL)})
+    for factor in (1.0, 1.05):
+        assert judge(*[process(factor)] * 3, entry=LOUD_BASELINE, noise=hopeless).more_processes == 0
+
+
+def test_where_nothing_watches_the_machines_pace_absolute_time_has_three_processes() -> None:
+    entry = make_entry((process(sentinel_ms=None),) * 5, make_setup("fp32"))
+    looks = [judge(*[process(1.05, sentinel_ms=None)] * n, entry=entry, noise=LOUD) for n in (3, 10)]
+    assert [v.more_processes for v in looks] == [0, 0]
+    assert [metric(v, "latency").effect_low for v in looks] == [metric(looks[0], "latency").effect_low] * 2
+    assert "5 baseline processes, 3 fresh" in looks[1].reason
+
+
+def test_one_baseline_process_never_asks_for_more_than_three() -> None:
+    for factor in (1.0, 1.05, 1.09):
+        verdict = judge(*[process(factor)] * 3, entry=make_entry((process(),)), noise=Noise())
+        assert verdict.more_processes == 0
+
+
+@pytest.mark.parametrize(("dissenting", "status"), [(2, Status.FAIL), (3, Status.INCONCLUSIVE)])
+def test_of_ten_processes_two_need_not_confirm_a_slowdown(dissenting: int, status: Status) -> None:
+    fresh = [process(1.1)] * (10 - dissenting) + [process()] * dissenting
+    assert metric(judge(*fresh), "latency").status is status
+
+
+# -- the median and the 95 % quantile, which are shown beside what is gated
+
+
+def tailed(median: float, p95: float = 1.0, pace: float = 1.0, **changes: Any) -> Estimates:
+    """A process whose 10 % quantile and speedup are as ever, on a machine whose sentinel's median moved by ``pace``."""
+    times = {"latency_ms": 75.0 * median, "latency_low_ms": 74.8 * median, "latency_high_ms": 75.2 * median}
+    more = {"latency_p95_ms": 90.0 * p95, "sentinel_median_ms": 3.2 * pace}
+    return process(**(times | more | changes))
+
+
+TAILED = make_entry(tuple(tailed(1 + 0.002 * (n % 5 - 2), 1 + 0.01 * (n % 3 - 1)) for n in range(15)))
+BOTH = ("median latency", "p95 latency")
+TYPICAL = Noise(
+    KNOWN.priors
+    | {
+        name + given: Prior(60.0, s**2, 20)
+        for name, s in zip(BOTH, (0.005, 0.01), strict=True)
+        for given in ("", GIVEN_SENTINEL)
+    }
+)
+
+
+@pytest.mark.parametrize(("worse", "name"), [((1.2, 1.0), "median latency"), ((1.0, 1.3), "p95 latency")])
+def test_a_slower_median_or_tail_fails_by_its_own_noise_and_is_named(worse: tuple[float, float], name: str) -> None:
+    verdict = judge(*[tailed(*worse)] * 3, entry=TAILED, noise=TYPICAL)
+    assert verdict.status is Status.FAIL
+    assert statuses(verdict)["latency"] is Status.PASS
+    assert {other: statuses(verdict)[other] for other in BOTH} == dict.fromkeys(BOTH, Status.PASS) | {name: Status.FAIL}
+    assert verdict.reason.startswith(f"{name} ")
+
+
+def test_a_median_that_its_noise_may_explain_blocks_a_pass() -> None:
+    restless = Noise(TYPICAL.priors | {"median latency" + GIVEN_SENTINEL: Prior(60.0, 0.15**2, 20)})
+    looks = {worse: judge(*[tailed(worse)] * 3, entry=TAILED, noise=restless) for worse in (1.05, 1.12)}
+    assert looks[1.05].status is Status.PASS
+    assert looks[1.12].status is Status.INCONCLUSIVE
+    assert "median latency 75.0 ms → 84.0 ms" in looks[1.12].reason
+
+
+def test_what_the_sentinels_own_median_explains_blocks_nothing() -> None:
+    paced = make_entry(tuple(tailed(pace, pace=pace) for pace in (0.9, 1.0, 1.1, 0.95, 1.05, 1.0, 0.92, 1.08)))
+    assert judge(tailed(1.12, pace=1.12), entry=paced, noise=TYPICAL).status is Status.PASS
+    assert statuses(judge(*[tailed(1.12)] * 3, entry=paced, noise=TYPICAL))["median latency"] is Status.FAIL
+
+
+def test_a_slow_median_is_looked_at_again_before_it_blocks() -> None:
+    restless = Noise(TYPICAL.priors | {"median latency" + GIVEN_SENTINEL: Prior(60.0, 0.15**2, 20)})
+    first = judge(tailed(1.2), entry=TAILED, noise=restless)
+    assert (first.status, first.more_processes) == (Status.INCONCLUSIVE, 1)
+    assert judge(tailed(1.2), tailed(1.0), tailed(1.0), entry=TAILED, noise=restless).status is Status.PASS
+
+
+def test_one_baseline_process_cannot_fail_a_median() -> None:
+    verdict = judge(*[tailed(1.5)] * 3, entry=make_entry((tailed(1.0),)), noise=Noise())
+    assert statuses(verdict)["median latency"] is Status.INCONCLUSIVE
+
+
+def test_a_faster_median_alone_is_no_improvement() -> None:
+    assert judge(*[tailed(0.7)] * 3, entry=TAILED, noise=TYPICAL).status is Status.PASS
+
+
+def test_a_tail_that_one_side_lacks_is_not_judged() -> None:
+    assert "p95 latency" not in statuses(judge(tailed(1.0, latency_p95_ms=None), entry=TAILED))
+    assert "p95 latency" not in statuses(judge(tailed(1.0)))
+
+
+def test_medians_of_a_card_never_seen_are_not_judged() -> None:
+    assert "median latency" not in statuses(judge(tailed(1.5, device_uuid="GPU-2"), entry=TAILED))
 
 
 def test_another_type_of_the_rest_is_not_comparable() -> None:

@@ -10,7 +10,6 @@ from factories import make_entry, make_estimates, make_setup
 
 from pytest_vq.gate.decide import decide
 from pytest_vq.gate.noise import Noise, learn_noise
-from pytest_vq.gate.policy import DEFAULT
 from pytest_vq.gate.question import Question
 from pytest_vq.schema.estimates import Entry, Estimates
 from pytest_vq.schema.verdict import MetricVerdict, Status, Verdict
@@ -45,11 +44,11 @@ def suite(rng: random.Random, slowdown: float = 0.0, pairs: int = PAIRS) -> tupl
 
 def judged(entry: Entry, fresh: list[Estimates], noise: Noise) -> Verdict:
     """The verdict after as many looks as it asks for."""
-    for looks in range(1, DEFAULT.max_looks + 1):
-        question = Question(tuple(fresh[:looks]), SETUP, (entry,), noise, comparisons=PAIRS)
-        verdict = decide(question)
-        if not verdict.look_again:
-            break
+    taken, more = 0, 1
+    while more and taken < len(fresh):
+        taken += more
+        verdict = decide(Question(tuple(fresh[:taken]), SETUP, (entry,), noise, comparisons=PAIRS))
+        more = verdict.more_processes
     return verdict
 
 

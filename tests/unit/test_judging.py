@@ -104,7 +104,7 @@ def gate(store: BaselineStore, bench: FakeBench, explanations: Path) -> Gate:
 
 def slow(factor: float = 1.2, **columns: Any) -> list[Outcome]:
     """As many processes as there may be, each of them slow."""
-    return [measured(factor, 20 + number, **columns) for number in range(DEFAULT.max_looks)]
+    return [measured(factor, 20 + number, **columns) for number in range(DEFAULT.confirming_look)]
 
 
 def test_an_unchanged_pair_passes_without_being_measured_again(

@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 from factories import make_entry, make_estimates, make_setup
 
-from pytest_vq.gate.noise import GIVEN_SENTINEL, LATENCY, LATENCY_FP32, SENTINEL, SPEEDUP, Noise, learn_noise, steady_ms
+from pytest_vq.gate.noise import (
+    GIVEN_SENTINEL,
+    LATENCY,
+    LATENCY_FP32,
+    MEDIAN,
+    P95,
+    SENTINEL,
+    SPEEDUP,
+    Noise,
+    learn_noise,
+    steady_ms,
+)
 from pytest_vq.gate.stats import Prior
 from pytest_vq.schema.estimates import Entry, Estimates
 
@@ -36,7 +47,7 @@ def test_noise_is_learnt_per_kind_and_only_from_replicated_pairs() -> None:
     singles = [make_entry([process(5.0)]) for _ in range(5)]
     noise = learn_noise([noisy(0.02, rng) for _ in range(8)] + singles)
 
-    assert set(noise.priors) == {LATENCY, SPEEDUP}
+    assert set(noise.priors) == {LATENCY, MEDIAN.name, SPEEDUP}
     latency, speedup = noise.priors[LATENCY], noise.priors[SPEEDUP]
     assert math.sqrt(latency.variance) == pytest.approx(0.02, rel=0.25)
     assert math.sqrt(speedup.variance) == pytest.approx(0.005, rel=0.25)
@@ -52,7 +63,13 @@ def test_fp32_falls_back_to_the_noise_of_the_other_precisions() -> None:
     assert Noise({LATENCY_FP32: own}).prior(LATENCY) is None
 
 
-@pytest.mark.parametrize(("execution", "kinds"), [("eager", {LATENCY_FP32}), ("compile", {LATENCY, SPEEDUP})])
+@pytest.mark.parametrize(
+    ("execution", "kinds"),
+    [
+        ("eager", {LATENCY_FP32, MEDIAN.kind(is_reference=True)}),
+        ("compile", {LATENCY, MEDIAN.name, SPEEDUP}),
+    ],
+)
 def test_fp32_under_another_execution_teaches_what_other_schemes_do(execution: str, kinds: set[str]) -> None:
     rng = np.random.default_rng(2)
     entries = [noisy(0.02, rng, precision="fp32", execution=execution) for _ in range(4)]
@@ -68,7 +85,7 @@ def test_processes_with_a_sentinel_teach_its_noise_and_theirs_given_it() -> None
         return make_entry([process(10 * math.exp(x + y), sentinel_ms=3 * math.exp(x)) for x, y in logs])
 
     priors = learn_noise([paced() for _ in range(6)]).priors
-    assert set(priors) == {LATENCY, LATENCY + GIVEN_SENTINEL, SENTINEL}
+    assert set(priors) == {LATENCY, LATENCY + GIVEN_SENTINEL, MEDIAN.name, SENTINEL}
     assert math.sqrt(priors[LATENCY].variance) == pytest.approx(0.05, rel=0.25)
     assert math.sqrt(priors[SENTINEL].variance) == pytest.approx(0.05, rel=0.25)
     assert math.sqrt(priors[LATENCY + GIVEN_SENTINEL].variance) < 0.01
@@ -78,7 +95,7 @@ def test_too_few_pairs_teach_nothing() -> None:
     rng = np.random.default_rng(4)
     pairs = [noisy(0.02, rng) for _ in range(3)]
     assert learn_noise(pairs[:2]).priors == {}
-    assert set(learn_noise(pairs).priors) == {LATENCY, SPEEDUP}
+    assert set(learn_noise(pairs).priors) == {LATENCY, MEDIAN.name, SPEEDUP}
 
 
 def test_two_cards_difference_is_not_noise() -> None:
@@ -98,5 +115,23 @@ def test_two_processes_that_the_sentinel_explains_teach_nothing_given_it() -> No
         for moved in (1.7, 1.9, 2.0, 2.2)
     ]
     noise = learn_noise(entries)
-    assert set(noise.priors) == {LATENCY, SENTINEL}
+    assert set(noise.priors) == {LATENCY, MEDIAN.name, SENTINEL}
     assert math.isfinite(noise.priors[LATENCY].variance)
+
+
+def test_medians_and_tails_have_noise_of_their_own() -> None:
+    rng = np.random.default_rng(5)
+
+    def tailed() -> Entry:
+        low, middle, tail = (np.exp(rng.normal(0, sigma, 12)) for sigma in (0.005, 0.02, 0.08))
+        return make_entry(
+            [
+                process(11 * m, latency_q10_ms=10 * q, latency_p95_ms=15 * t, sentinel_ms=3.0, sentinel_median_ms=3.2)
+                for q, m, t in zip(low, middle, tail, strict=True)
+            ]
+        )
+
+    priors = learn_noise([tailed() for _ in range(8)]).priors
+    for reading, sigma in ((LATENCY, 0.005), (MEDIAN.name, 0.02), (P95.name, 0.08)):
+        for given in ("", GIVEN_SENTINEL):
+            assert math.sqrt(priors[reading + given].variance) == pytest.approx(sigma, rel=0.25)

@@ -70,7 +70,7 @@ def test_the_reason_has_both_figures_the_interval_and_what_differs() -> None:
     verdict = decide_paired({PAIR: replace(pair, b=newer)})[PAIR]
     assert verdict.status is Status.FAIL
     for words in (
-        "latency 9.",
+        "latency (10 % quantile) 9.",
         "→",
         "95 % interval",
         "tolerance 3 %",
@@ -120,3 +120,16 @@ def test_false_alarms_stay_within_their_share() -> None:
     for number in range(60):
         failed += Status.FAIL in statuses(suite(sigma=0.01, seed=1000 * number))
     assert failed <= 3
+
+
+@pytest.mark.parametrize(
+    ("worse", "sigma", "status"),
+    [(1.3, 0.005, Status.FAIL), (1.15, 0.1, Status.INCONCLUSIVE), (1.05, 0.1, Status.PASS), (0.7, 0.005, Status.PASS)],
+)
+def test_a_slower_median_at_an_equal_low_quantile_is_no_pass(worse: float, sigma: float, status: Status) -> None:
+    rng, pair = random.Random(3), sides(0.0)
+    tailed = tuple(replace(e, latency_ms=e.latency_ms * worse * math.exp(rng.gauss(0, sigma))) for e in pair.b)
+    verdict = decide_paired({PAIR: replace(pair, b=tailed)})[PAIR]
+    assert verdict.status is status
+    assert {m.metric: m.status for m in verdict.metrics}["latency"] is Status.PASS
+    assert ("median latency" in verdict.reason) == (status is not Status.PASS)

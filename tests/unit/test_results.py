@@ -469,6 +469,7 @@ def test_results_of_version_1_are_read_and_were_eager() -> None:
             "right_answers": None,
             "reference_latency_ms": None,
             "note": None,
+            "sentinel_median_ms": None,
         }
     assert (results.options, results.complete) == (written["options"], True)
     assert read_samples(VERSION_1) == ()

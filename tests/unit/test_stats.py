@@ -89,6 +89,19 @@ def test_no_change_counts_unless_every_process_confirms_it() -> None:
 
 def test_the_error_of_a_suite_is_shared_by_all_its_comparisons_and_looks() -> None:
     policy = Policy()
-    comparisons = 64 * policy.timed_metrics * policy.references
-    total = sum(comparisons * policy.fail_error(64, processes) for processes in (1, 2, 3))
+    shares = [policy.steady_share, policy.steady_share, policy.typical_share, policy.typical_share]
+    counting = [n for n in policy.looks if n >= policy.confirming_look]
+    total = sum(64 * policy.references * policy.fail_error(64, n, share) for n in counting for share in shares)
     assert total == pytest.approx(policy.suite_error)
+    assert sum(map(policy.pass_error_at, policy.looks)) == pytest.approx(policy.pass_error)
+
+
+@pytest.mark.parametrize(
+    ("processes", "look", "more", "dissenters"),
+    [(1, 0, 1, 0), (2, 1, 1, 0), (3, 2, 3, 0), (5, 2, 1, 0), (6, 3, 4, 1), (10, 4, 0, 2), (20, 4, 0, 4)],
+)
+def test_looks_are_counted_in_processes(processes: int, look: int, more: int, dissenters: int) -> None:
+    policy = Policy()
+    assert policy.look_of(processes) == look
+    assert policy.more_processes(processes) == more
+    assert policy.dissenters(processes) == dissenters
