@@ -35,6 +35,10 @@ class Estimates:
     right_answers: str | None = None  # a bit an image, hexadecimal; only an anchor's estimates keep it
     latency_p95_ms: float | None = None
     sentinel_median_ms: float | None = None
+    device_speedup: float | None = None
+    launch_bound: bool | None = None
+    sm_clock_mhz: float | None = None  # median while timing
+    power_limit_mw: int | None = None
 
     @classmethod
     def of(cls, record: Record, environment: Environment) -> Estimates:
@@ -64,7 +68,16 @@ class Estimates:
             right_answers=record.right_answers,
             latency_p95_ms=timing.latency_p95_ms,
             sentinel_median_ms=timing.sentinel_median_ms,
+            device_speedup=timing.device_speedup,
+            launch_bound=timing.launch_bound,
+            sm_clock_mhz=timing.sm_clock_mhz,
+            power_limit_mw=_power_limit_mw(environment),
         )
+
+
+def _power_limit_mw(environment: Environment) -> int | None:
+    limit = environment.settings.get("power_limit_mw")
+    return int(limit) if limit and limit.isdigit() else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,11 @@ class TimedFigures:
     sentinel_ms: float | None  # the fixed reference workload interleaved with this pair (its 25 % quantile)
     reference_latency_ms: float | None = None  # FP32's median in the same process, which the speedup is over
     sentinel_median_ms: float | None = None  # what a median or a 95 % quantile is compared beside
+    device_time_method: str | None = None  # "blocked queue"; empty where ``device_time_ms`` is
+    device_speedup: float | None = None  # FP32's device time / this one's, in the same process
+    energy_per_image_mj: float | None = None  # by NVML's counter, calls back to back
+    sm_clock_mhz: float | None = None  # median while timing
+    power_mw: float | None = None  # median while timing
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ class MemoryFigures:
     device_memory_bytes: int | None  # NVML's figure for the whole device
     model_size_bytes: int
     memory_reduction: float | None  # 1 - peak / FP32's peak
+    workspace_bytes: int | None = None  # what cuBLAS keeps beside the model: part of neither figure above
 
 
 @dataclass(frozen=True, slots=True)

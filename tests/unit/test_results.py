@@ -470,6 +470,12 @@ def test_results_of_version_1_are_read_and_were_eager() -> None:
             "reference_latency_ms": None,
             "note": None,
             "sentinel_median_ms": None,
+            "device_time_method": None,
+            "device_speedup": None,
+            "energy_per_image_mj": None,
+            "sm_clock_mhz": None,
+            "power_mw": None,
+            "workspace_bytes": None,
         }
     assert (results.options, results.complete) == (written["options"], True)
     assert read_samples(VERSION_1) == ()
