@@ -19,7 +19,7 @@ def test_ab_finds_a_checkout_that_is_slower(steady, capsys: pytest.CaptureFixtur
     sides = ("--a", sys.executable, "--b", sys.executable, "--b-root", str(other), "--rounds", "3")
     assert main(["ab", *sides, "--", "test_my_bench.py", "--vq-precisions=int8", "-p", "no:randomly"]) == 1
     printed = capsys.readouterr().out
-    assert "FAIL my-net-int8: latency 30.0 ms → 40.0 ms (+33.3 %" in printed
+    assert "FAIL my-net-int8: latency (10 % quantile) 30.0 ms → 40.0 ms (+33.3 %" in printed
     assert sorted(path.name for path in (steady.path / "vq-ab").iterdir()) == ["a-1", "a-2", "a-3", "b-1", "b-2", "b-3"]
 
 
