@@ -137,7 +137,7 @@ def look(metric: Measured, m: int, prior: tuple[Array, Array], comparisons: int,
 
 
 def _settled(judged: list[_Judged], m: int, policy: Policy) -> Look:
-    """As `pytest_vq.gate.comparison.settle`."""
+    """As `pytest_vq.gate.settling.settle`."""
     recent, *others = judged
     fails: Flags = np.logical_or.reduce([j.judgement.fails for j in judged])
     passes = (recent.judgement.passes | recent.judgement.improves) & ~fails

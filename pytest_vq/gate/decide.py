@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from pytest_vq.gate import agreement, bounds, timed
+from pytest_vq.gate import agreement, bounds, machine, ratio, timed
 from pytest_vq.gate.question import Question
+from pytest_vq.gate.settling import Found
 from pytest_vq.schema.estimates import Entry, Estimates
 from pytest_vq.schema.record import Setup
 from pytest_vq.schema.verdict import MetricVerdict, Status, Verdict
@@ -27,8 +28,8 @@ def decide(question: Question) -> Verdict:
     metrics = agreement.lower_bounds(question)
     if entry is None:
         return Verdict.of([*metrics, obstacle] if obstacle else metrics)
-    paired = timed.speedup(question, entry)
-    clocked = [timed.latency(question, entry), *timed.typical(question, entry), *([paired] if paired else [])]
+    other_machine = machine.slower_clocks(question, entry)
+    clocked = [(other_machine, False)] if other_machine else _times(question, entry)
     memory = bounds.memory(candidates, entry, tolerances, policy)
     metrics += [verdict for verdict, _ in clocked] + agreement.changes(question, entry)
     metrics += [verdict for verdict in (memory, bounds.model_size(candidates, entry, tolerances, policy)) if verdict]
@@ -37,6 +38,11 @@ def decide(question: Question) -> Verdict:
     if again and not (question.confirms and verdict.status is Status.FAIL):  # which is the last word, whatever is open
         verdict = replace(verdict, more_processes=policy.more_processes(len(candidates)))
     return _explained(verdict, entry, candidates[-1])
+
+
+def _times(question: Question, entry: Entry) -> list[Found]:
+    paired = ratio.speedup(question, entry)
+    return [timed.latency(question, entry), *timed.typical(question, entry), *([paired] if paired else [])]
 
 
 def find_entry(question: Question) -> tuple[Entry | None, MetricVerdict | None]:

@@ -15,12 +15,11 @@ from statistics import fmean
 from pytest_vq.gate import stats
 from pytest_vq.gate.comparison import Metric, moderated
 from pytest_vq.gate.question import Question
+from pytest_vq.gate.settling import Found
 from pytest_vq.gate.stats import Prior
 from pytest_vq.schema.estimates import Estimates
 from pytest_vq.schema.verdict import MetricVerdict, Status
 from pytest_vq.wording import count, interval, percent, plain_percent
-
-Found = tuple[MetricVerdict, bool]
 
 
 @dataclass(frozen=True, slots=True)

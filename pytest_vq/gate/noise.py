@@ -13,7 +13,8 @@ from pytest_vq.gate.policy import DEFAULT, Policy, SlopePrior
 from pytest_vq.gate.stats import Prior, fit_prior, scatter
 from pytest_vq.schema.estimates import Entry, Estimates
 
-SPEEDUP, SENTINEL, SENTINEL_MEDIAN = "speedup", "sentinel", "sentinel median"
+SPEEDUP, DEVICE_SPEEDUP = "speedup", "device speedup"
+SENTINEL, SENTINEL_MEDIAN = "sentinel", "sentinel median"
 GIVEN_SENTINEL = " given the sentinel"
 _OF_FP32 = " of fp32"
 _FLAT = SlopePrior(0.0, 1.0)  # of what follows nothing
@@ -127,12 +128,15 @@ def _replicates(entry: Entry, policy: Policy) -> Iterable[tuple[str, list[list[P
         paces = [(p, pace.ms(p)) for p in timed]
         yield pace.kind, _grouped((fixes_sentinel(p), math.log(ms), 0.0) for p, ms in paces if ms), _FLAT
     if not entry.setup.is_reference:
-        ratios = [
-            (p, -math.log(p.speedup), p.sentinel_ms) for p in entry.processes if p.speedup and p.speedup_low is not None
-        ]
-        # Two cards differ in their times, not in their ratios.
-        yield SPEEDUP, _grouped((None, y, 0.0) for _, y, _ in ratios), policy.speedup_slope
-        yield SPEEDUP + GIVEN_SENTINEL, _given_sentinel(ratios), policy.speedup_slope
+        intervals = [p for p in entry.processes if p.speedup_low is not None]
+        for kind, ratios in (
+            (SPEEDUP, [(p, p.speedup) for p in intervals]),
+            (DEVICE_SPEEDUP, [(p, p.device_speedup) for p in entry.processes]),
+        ):
+            logs = [(p, -math.log(ratio), p.sentinel_ms) for p, ratio in ratios if ratio]
+            # Two cards differ in their times, not in their ratios.
+            yield kind, _grouped((None, y, 0.0) for _, y, _ in logs), policy.speedup_slope
+            yield kind + GIVEN_SENTINEL, _given_sentinel(logs), policy.speedup_slope
 
 
 def _given_sentinel(figures: list[tuple[Estimates, float, float | None]]) -> list[list[Pair]]:

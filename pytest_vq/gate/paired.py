@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 from pytest_vq.gate import agreement, bounds, stats
 from pytest_vq.gate.comparison import moderated
-from pytest_vq.gate.noise import MEDIAN, STEADY
+from pytest_vq.gate.noise import LATENCY, MEDIAN, SPEEDUP, STEADY
 from pytest_vq.gate.policy import DEFAULT, Policy
 from pytest_vq.gate.question import Question
+from pytest_vq.gate.settling import TOO_FEW
 from pytest_vq.gate.stats import Effect, Limits, Prior
-from pytest_vq.gate.timed import LATENCY, SPEEDUP, TOO_FEW
 from pytest_vq.schema.estimates import Anchor, Entry, Estimates
 from pytest_vq.schema.figures import present
 from pytest_vq.schema.record import Setup

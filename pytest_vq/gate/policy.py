@@ -88,6 +88,10 @@ class Policy:
     drift_share: float = 0.75
     drift_sigma: float = 0.02  # of the sentinel between processes, where nothing better is known: a shared CPU's
 
+    # A GPU whose median SM clock while timing is this much below all that the baseline's processes had is slower, and
+    # so is what runs on it.
+    clock_share: float = 0.03
+
     # Memory and size.
     memory_repeat_bytes: int = 512 * 1024  # below any tensor worth a name; used where repeats agree to the byte
     memory_relative: float = 0.01

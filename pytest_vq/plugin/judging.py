@@ -61,10 +61,12 @@ def _joined(outcome: Outcome, again: Outcome) -> Outcome:
 
 
 def _decides_time(verdict: Verdict) -> bool | None:
-    from pytest_vq.gate.timed import LATENCY, SPEEDUP
+    from pytest_vq.gate.machine import CLOCKS
+    from pytest_vq.gate.noise import DEVICE_SPEEDUP, LATENCY, SPEEDUP
 
-    timed = [metric.status for metric in verdict.metrics if metric.metric in (LATENCY, SPEEDUP)]
-    return any(status is not Status.INCONCLUSIVE for status in timed) if timed else None
+    of_time = (LATENCY, SPEEDUP, DEVICE_SPEEDUP, CLOCKS)
+    timed = [metric.status for metric in verdict.metrics if metric.metric in of_time]
+    return any(status not in (Status.INCONCLUSIVE, Status.INCOMPARABLE) for status in timed) if timed else None
 
 
 def _decide(case: Case, outcome: Outcome, demand: Demand, means: Means) -> Verdict:

@@ -503,6 +503,71 @@ def test_there_are_never_more_than_ten_fresh_processes() -> None:
         assert judge(*fresh).more_processes == 0
 
 
+# -- another pace of a GPU, and rows that launches bind
+
+
+def clocked(clock_mhz: float | None = 1755.0, limit_w: int | None = 700, **changes: Any) -> Estimates:
+    return process(sm_clock_mhz=clock_mhz, power_limit_mw=limit_w and limit_w * 1000, **changes)
+
+
+CLOCKED = make_entry(tuple(clocked(clock) for clock in (1755.0, 1740.0, 1770.0, 1755.0, 1755.0)), GPU)
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (clocked(1650.0), "an SM clock of 1650 MHz while timing, at least 1740 MHz in the baseline"),
+        (clocked(1755.0, 350), "a power limit of 350 W, at least 700 W in the baseline"),
+        (clocked(None, 350), "a power limit of 350 W"),
+    ],
+)
+def test_a_gpu_at_slower_clocks_cannot_be_compared_in_time(now: Estimates, words: str) -> None:
+    slow = replace(now, latency_q10_ms=90.0, latency_ms=91.0)
+    verdict = judge(slow, entry=CLOCKED)
+    assert verdict.status is Status.INCOMPARABLE
+    assert words in verdict.reason
+    assert set(statuses(verdict)) == {"clocks", "sqnr against the baseline", "peak_memory", "model_size"}
+    assert verdict.more_processes == 0
+
+
+def test_at_slower_clocks_memory_is_still_gated() -> None:
+    verdict = judge(clocked(1650.0, peak_memory_bytes=200 * MIB), entry=CLOCKED)
+    assert (verdict.status, statuses(verdict)["peak_memory"]) == (Status.FAIL, Status.FAIL)
+
+
+@pytest.mark.parametrize("now", [clocked(1700.0), clocked(1900.0, 800), clocked(None, None)])
+def test_clocks_within_three_per_cent_or_faster_or_unknown_are_comparable(now: Estimates) -> None:
+    assert judge(now, entry=CLOCKED).status is Status.PASS
+
+
+def bound(device: float | None, latency: float = 1.0, *, is_bound: bool = True) -> Estimates:
+    """A process whose device time and whose latency are so many times as long, FP32's as ever."""
+    ratios = {"speedup": 1.4 / latency, "speedup_low": 1.39 / latency, "speedup_high": 1.41 / latency}
+    return process(launch_bound=is_bound, device_speedup=device and 2.0 / device, **ratios)
+
+
+BOUND = make_entry(tuple(bound(1 + 0.002 * (n % 5 - 2)) for n in range(15)), GPU)
+
+
+def test_where_launches_bind_a_row_the_speedup_of_device_time_is_gated() -> None:
+    slower_kernels, slower_dispatch = (judge(*[now] * 3, entry=BOUND) for now in (bound(1.1), bound(1.0, 1.1)))
+    assert statuses(slower_kernels)["device speedup"] is Status.FAIL
+    assert "device speedup 2.00x → 1.82x (+10.0 % device time against FP32" in slower_kernels.reason
+    assert slower_dispatch.status is Status.PASS
+    assert "speedup" not in {**statuses(slower_kernels), **statuses(slower_dispatch)}
+
+
+@pytest.mark.parametrize(
+    "now", [bound(1.0, 1.1, is_bound=False), bound(None, 1.1)], ids=["not bound", "no device time"]
+)
+def test_elsewhere_the_speedup_of_latency_is_gated(now: Estimates) -> None:
+    assert statuses(judge(*[now] * 3, entry=BOUND))["speedup"] is Status.FAIL
+
+
+def test_a_baseline_without_device_times_is_compared_by_latency() -> None:
+    assert statuses(judge(*[bound(1.0, 1.1)] * 3))["speedup"] is Status.FAIL
+
+
 # -- how often to look
 
 
