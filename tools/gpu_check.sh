@@ -4,19 +4,23 @@
 #
 #   tools/gpu_check.sh                         all stages; $OUT/results.tar.gz holds all they left
 #   STAGES="2 3" tools/gpu_check.sh            some of them
+#   STAGES=4 RESUME=results.tar.gz tools/gpu_check.sh     on with what an earlier call left: what it did is not repeated
 #   CPU=1 tools/gpu_check.sh                   a rehearsal without a GPU, on one small model
 #
 # Stages                                                                                  its time limit, in seconds
 #   1  what machine and which versions this is                                            LIMIT_1
 #   2  the tests that need a GPU: all pass, none is skipped                               LIMIT_2
 #   3  the suite, recorded into the baselines                                             LIMIT_3
-#   4  the suite again in REPEATS fresh processes, recorded too                           LIMIT_4, each
-#   5  the suite once more, unchanged: the gate must hold                                 LIMIT_5
+#   4  the suite again in REPEATS fresh processes, recorded too                           LIMIT_4
+#   5  the suite once more, unchanged: something is compared, and the gate holds          LIMIT_5
 #   6  PROVOKE_MODELS under PROVOKE (precision=fraction slower): the gate must fail it    LIMIT_6
 #
-# A stage that fails does not stop the next; the script then exits with 1.
+# Stages 3 to 5 measure each group of MODELS in a process of its own: a pair that fails voids the recording of its
+# group, and a stage that runs into its limit (9 minutes: many runners end a command after 10) goes on from there when
+# it is called again. A stage that fails does not stop the next; the script then exits with 1.
 #   OUT        where results.tar.gz goes (gpu-results)     WHEELS      directory of carried wheels (wheels)
-#   MODELS     --vq-models of stages 3 to 5                BASELINES   baselines to start from (none: empty)
+#   MODELS     groups of --vq-models, with spaces between  BASELINES   baselines to start from (none: empty)
+#              them (a category each, and vit-digits)      RESUME      an earlier call's results.tar.gz
 #   BUDGET     --vq-budget of stages 3 to 6                PYTHON      the python to use (python3)
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -28,21 +32,23 @@ WHEELS=${WHEELS:-wheels}
 PYTHON=${PYTHON:-python3}
 REPEATS=${REPEATS:-4}
 BASELINES=${BASELINES:-}
+RESUME=${RESUME:-}
 if [ -n "$CPU" ]; then
     DEVICE=() MODELS=${MODELS:-vit-digits} BUDGET=${BUDGET:-1}
     PROVOKE_MODELS=${PROVOKE_MODELS:-vit-digits} PROVOKE=${PROVOKE:-int8=0.50}
 else
-    DEVICE=(--gpu) MODELS=${MODELS:-default} BUDGET=${BUDGET:-}
+    DEVICE=(--gpu) MODELS=${MODELS:-} BUDGET=${BUDGET:-4}
     PROVOKE_MODELS=${PROVOKE_MODELS:-vit-base-patch16-384} PROVOKE=${PROVOKE:-int8=0.10}
 fi
-LIMIT_1=${LIMIT_1:-120} LIMIT_2=${LIMIT_2:-600} LIMIT_3=${LIMIT_3:-900}
-LIMIT_4=${LIMIT_4:-900} LIMIT_5=${LIMIT_5:-1200} LIMIT_6=${LIMIT_6:-600}
+LIMIT_1=${LIMIT_1:-120} LIMIT_2=${LIMIT_2:-540} LIMIT_3=${LIMIT_3:-540}
+LIMIT_4=${LIMIT_4:-540} LIMIT_5=${LIMIT_5:-540} LIMIT_6=${LIMIT_6:-540}
+LEAST=20 # seconds left below which no further group is begun
 
 mkdir -p "$OUT"
 scratch=$(mktemp -d)
 kept=$scratch/results # what the archive will hold
 site=$scratch/site    # carried packages, and this checkout's entry points
-mkdir -p "$kept/baselines" "$site"
+mkdir -p "$kept/baselines" "$kept/done" "$site"
 log=$kept/summary.txt
 failed=0
 
@@ -71,13 +77,34 @@ install() {
 # limited SECONDS COMMAND...: interrupted at its limit, so that pytest still writes what it has; killed a while after.
 limited() { timeout --signal=INT --kill-after=30 "$@" </dev/null; }
 
-# measure NAME LIMIT TARGET OPTION...: one pytest run of pairs, with its results, JUnit file and baselines kept.
+# measure NAME LIMIT OPTION...: one pytest run of pairs, with its results, JUnit file and baselines kept.
 measure() {
-    local name=$1 limit=$2 target=$3
-    shift 3
-    limited "$limit" "$PYTHON" -m pytest "$target" ${DEVICE[@]+"${DEVICE[@]}"} ${BUDGET:+--vq-budget="$BUDGET"} \
+    local name=$1 limit=$2
+    shift 2
+    limited "$limit" "$PYTHON" -m pytest bench ${DEVICE[@]+"${DEVICE[@]}"} --vq-budget="$BUDGET" \
         --vq-baselines="$kept/baselines" --vq-output="$kept/vq-results-$name" --junitxml="$kept/junit-$name.xml" \
         -p no:cacheprovider "$@"
+}
+
+# groups NAME END OPTION...: a run for each group of models that has none yet, until END (in SECONDS of this script).
+groups() {
+    local name=$1 end=$2 number=0 status=0 group
+    shift 2
+    for group in $MODELS; do
+        number=$((number + 1))
+        [ -e "$kept/done/$name-$number" ] && continue
+        if [ $((end - SECONDS)) -lt "$LEAST" ]; then
+            echo "the stage's time is up before group $number ($group); go on with RESUME=<this call's results.tar.gz>"
+            return 1
+        fi
+        echo "--- $name, group $number: $group"
+        if measure "$name-$number" $((end - SECONDS)) --vq-models="$group" "$@"; then
+            touch "$kept/done/$name-$number"
+        else
+            status=1
+        fi
+    done
+    return $status
 }
 
 stage_1() {
@@ -103,21 +130,25 @@ stage_2() {
 }
 
 # Ungated: the spread of an unchanged tree is what is recorded here, and dropping its odd runs would understate it.
-stage_3() { measure 3 "$LIMIT_3" bench --vq-models="$MODELS" --vq-save --vq-gate=off; }
+stage_3() { groups 3 $((SECONDS + LIMIT_3)) --vq-save --vq-gate=off; }
 
 stage_4() {
-    local number status=0
+    local number status=0 end=$((SECONDS + LIMIT_4))
     for number in $(seq "$REPEATS"); do
-        echo "--- repeat $number of $REPEATS"
-        measure "4-$number" "$LIMIT_4" bench --vq-models="$MODELS" --vq-save --vq-gate=off || status=1
+        groups "4-$number" "$end" --vq-save --vq-gate=off || status=1
     done
     return $status
 }
 
-stage_5() { measure 5 "$LIMIT_5" bench --vq-models="$MODELS"; }
+stage_5() {
+    local status=0
+    groups 5 $((SECONDS + LIMIT_5)) || status=1
+    "$PYTHON" tools/gpu_steps.py compared "$kept"/vq-results-5-*/results.csv || status=1
+    return $status
+}
 
 stage_6() {
-    measure 6 "$LIMIT_6" bench -p pytest_vq.plugin.provoke --vq-models="$PROVOKE_MODELS" --provoke-slowdown="$PROVOKE"
+    measure 6 "$LIMIT_6" -p pytest_vq.plugin.provoke --vq-models="$PROVOKE_MODELS" --provoke-slowdown="$PROVOKE"
     local status=$?
     echo "exit code $status, where 1 is expected"
     # The exit code alone could be any failing test's: the slowed rows must say FAIL, and no other.
@@ -136,10 +167,15 @@ run_stage() {
     pack
 }
 
+if [ -n "$RESUME" ]; then
+    tar -xzf "$RESUME" -C "$kept" || exit 1
+fi
 if [ -n "$BASELINES" ]; then
     cp -r "$BASELINES"/. "$kept/baselines/" || exit 1
 fi
 install || { say "could not install the wheels of $WHEELS"; exit 1; }
+MODELS=${MODELS:-$("$PYTHON" tools/gpu_steps.py groups)}
+[ -n "$MODELS" ] || { say "no models to measure"; exit 1; }
 for number in $STAGES; do
     if ! declare -F "stage_$number" >/dev/null; then
         say "there is no stage $number"

@@ -7,6 +7,7 @@ import platform
 import re
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -64,6 +65,17 @@ def report(device: str) -> str | None:
     return "torch sees no GPU" if device == "gpu" and not torch.cuda.is_available() else None
 
 
+def groups() -> str | None:
+    """Print the models that a GPU measures by default, a category a line, with commas between them."""
+    from pytest_vq.catalog.models import select_models
+
+    categories: dict[str, list[str]] = {}
+    for model in select_models("default", accelerator=True):
+        categories.setdefault(model.category, []).append(model.name)
+    print("\n".join(",".join(names) for names in categories.values()))
+    return None
+
+
 def all_ran(junit: str) -> str | None:
     """Refuse a JUnit file in which nothing ran, or a test was skipped: green that proves nothing."""
     text = Path(junit).read_text(encoding="utf-8")
@@ -82,7 +94,22 @@ def caught(table: str, provoked: str) -> str | None:
     return None if expected and failed == expected else "the gate did not fail exactly what was slowed down"
 
 
-STEPS: dict[str, Callable[..., str | None]] = {step.__name__: step for step in (install, report, all_ran, caught)}
+def compared(*tables: str) -> str | None:
+    """Refuse ``results.csv`` files in which not one pair was compared with its baseline: green that proves nothing."""
+    verdicts: Counter[str] = Counter()
+    for table in tables:
+        if not Path(table).is_file():
+            return f"{table} is not there: nothing was measured"
+        with Path(table).open(encoding="utf-8", newline="") as file:
+            verdicts.update(row["verdict"] or "none" for row in csv.DictReader(file))
+    print(", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common()) or "no rows")
+    judged = verdicts.total() - sum(verdicts[name] for name in ("NO_BASELINE", "INCOMPARABLE", "none"))
+    return None if judged else "not one pair was compared with a baseline"
+
+
+STEPS: dict[str, Callable[..., str | None]] = {
+    step.__name__: step for step in (install, report, groups, all_ran, compared, caught)
+}
 
 if __name__ == "__main__":
     sys.exit(STEPS[sys.argv[1]](*sys.argv[2:]))
