@@ -26,12 +26,16 @@ def plain_percent(fraction: float) -> str:
 
 def milliseconds(value: float) -> str:
     """A time of three significant digits or more, ``75.1 ms``."""
-    return f"{value:#.3g} ms" if value < 999.5 else f"{value:,.0f} ms"
+    return f"{_three_digits(value)} ms" if value < 999.5 else f"{value:,.0f} ms"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:#.3g}".removesuffix(".")  # 161 would be "161."
 
 
 def times(value: float) -> str:
     """A speedup, ``1.44x``."""
-    return f"{value:#.3g}x"
+    return f"{_three_digits(value)}x"
 
 
 def size(count: float) -> str:

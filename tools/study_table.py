@@ -1,11 +1,11 @@
 """The published study's table beside ours: ``python tools/study_table.py vq-results > docs/study-table.md``.
 
-Published figures come from ``docs/study.csv``, ours from a run's results; a pair that was not measured is empty.
+Published figures come from the table in the package (``store.published``), ours from a run's results; a pair that was
+not measured is empty.
 """
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +13,9 @@ from pathlib import Path
 from tabulate import tabulate
 
 from pytest_vq.schema.record import Record
+from pytest_vq.store.published import read_published_table
 from pytest_vq.store.results import Results, read_results
 
-PUBLISHED = Path(__file__).parent.parent / "docs" / "study.csv"
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 FASTER = PRECISIONS[1:]  # those that have a speedup
 _MIB = 2**20
@@ -25,9 +25,7 @@ def main() -> None:
     """Print the document for the results named on the command line."""
     results = read_results(Path(sys.argv[1]))
     records = {(r.identity.model, r.setup.scheme): r for r in results.records if r.setup.batch == 1}
-    with PUBLISHED.open(newline="") as file:
-        published = list(csv.DictReader(file))
-    sys.stdout.write(document(results, records, published))
+    sys.stdout.write(document(results, records, read_published_table()))
 
 
 def document(results: Results, records: Mapping[tuple[str, str], Record], published: list[dict[str, str]]) -> str:

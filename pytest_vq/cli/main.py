@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from pytest_vq.cli import ab_command, baselines_command, models_command, selftest_command
+from pytest_vq.cli import ab_command, baselines_command, compare_command, models_command, selftest_command
 from pytest_vq.errors import VqError
 
 Run = Callable[[argparse.Namespace], str | tuple[str, int]]
@@ -47,6 +47,12 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None] | None
         baselines_command.accept_baselines,
     ),
     ("selftest", "does the gate hold on this machine?", selftest_command.add_arguments, selftest_command.run_selftest),
+    (
+        "compare",
+        "runs, baselines and the published study side by side",
+        compare_command.add_arguments,
+        compare_command.run_compare,
+    ),
     ("ab", "compare two environments in alternating fresh processes", ab_command.add_arguments, ab_command.run_ab),
 )
 

@@ -1,0 +1,121 @@
+"""Reads what a user names on the command line as a side of a comparison: a run, baselines, or ``study``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pytest_vq.catalog.models import all_models
+from pytest_vq.errors import BaselineError
+from pytest_vq.schema.estimates import Entry, Estimates
+from pytest_vq.schema.record import Setup
+from pytest_vq.schema.side import Side, SideKind, SidePair, entry_of
+from pytest_vq.schema.spec import CaseId
+from pytest_vq.store.baseline_format import model_of
+from pytest_vq.store.baselines import BaselineStore
+from pytest_vq.store.published import STUDY_NAME, published_study
+from pytest_vq.store.results import STUDY, TABLE, Results, Row, read_results
+
+_VERSIONS_FIRST = ("driver", "torch", "transformers", "bitsandbytes")
+_SHOWN = 3  # values of one fact; of more, the rest is counted
+
+
+def read_side(argument: str, label: str) -> Side:
+    """The side that ``argument`` names: ``study``, a run's directory or study.json, or a directory of baselines.
+
+    Raises ResultsError or BaselineError where there is nothing of the kind, or where it cannot be read or trusted.
+    """
+    if argument == STUDY_NAME:
+        return published_study(label)
+    path = Path(argument)
+    # A run that lost its study.json is still a run: its table says so, and the error is about the right file.
+    is_run = not path.is_dir() or any((path / name).exists() for name in (STUDY, TABLE))
+    found = None if is_run else _find_baselines(path)
+    return _run_side(read_results(path), argument, label) if found is None else _baselines_side(*found, argument, label)
+
+
+def _find_baselines(path: Path) -> tuple[BaselineStore, str] | None:
+    """The store and the device of a directory of baselines: of one device, or the root of exactly one."""
+    devices = BaselineStore(path).devices()
+    if len(devices) > 1:
+        choices = ", ".join(str(path / slug) for slug in devices)
+        raise BaselineError(f"{path} holds the baselines of {len(devices)} devices: name one of {choices}")
+    if devices:
+        return BaselineStore(path), devices[0]
+    if any(model_of(file) is not None for file in path.iterdir()):
+        whole = path.resolve() if path.name in ("", "..") else path  # "." is named by where it is
+        return BaselineStore(whole.parent), whole.name
+    return None
+
+
+def _run_side(results: Results, name: str, label: str) -> Side:
+    pairs = _run_pairs(results.rows, name)
+    device = _listed(row.environment.device_slug for row in results.rows)
+    facts = {"device": device} | _facts(pairs) | ({} if results.complete else {"run": "interrupted"})
+    failures = tuple(f"{failure.id} ({failure.error})" for failure in results.failures)
+    return Side(label, name, SideKind.RUN, facts, pairs, failures)
+
+
+def _run_pairs(rows: Iterable[Row], name: str) -> tuple[SidePair, ...]:
+    """Each pair with the processes of all its rows; of a pair measured twice by one process, the last row counts."""
+    groups: dict[tuple[CaseId, Setup], dict[int, Row]] = {}
+    for row in rows:
+        groups.setdefault((row.record.case_id, row.record.setup), {})[id(row.environment)] = row
+    pairs = []
+    for (case_id, setup), taken in groups.items():
+        processes = [estimates for row in taken.values() for estimates in row.estimates]
+        doubts = [row.record.disturbance for row in taken.values() if row.record.disturbance]
+        category = next(iter(taken.values())).record.identity.category
+        pairs.append(SidePair.of(case_id, category, entry_of(setup, processes, name), doubts[0] if doubts else None))
+    return tuple(pairs)
+
+
+def _baselines_side(store: BaselineStore, device: str, name: str, label: str) -> Side:
+    known = all_models()
+    pairs = tuple(
+        SidePair.of(_case_id(model, entry), known[model].category if model in known else None, entry)
+        for model, entries in store.all_entries(device).items()
+        for entry in entries
+    )
+    return Side(label, name, SideKind.BASELINES, {"device": device} | _facts(pairs), pairs)
+
+
+def _case_id(model: str, entry: Entry) -> CaseId:
+    return CaseId(model, entry.setup.scheme, entry.setup.batch)
+
+
+def _facts(pairs: Sequence[SidePair]) -> dict[str, str]:
+    """What the processes of ``pairs`` ran on and with; several values where they differ among themselves."""
+    processes = [process for pair in pairs for process in pair.processes]
+    setups = [pair.setup for pair in pairs if pair.setup is not None]
+    versions = sorted({name for process in processes for name in process.versions} - set(_VERSIONS_FIRST))
+    limits = sorted({process.power_limit_mw for process in processes if process.power_limit_mw is not None})
+    facts = {
+        "device uuid": _listed(process.device_uuid for process in processes),
+        "power limit": _listed(f"{limit / 1000:.0f} W" for limit in limits),
+        **{name: _listed(p.versions.get(name) for p in processes) for name in (*_VERSIONS_FIRST, *versions)},
+        "protocol": _listed(setup.protocol for setup in setups),
+        "weights": _listed(setup.weights for setup in setups),
+        "threads": _listed(None if setup.threads is None else str(setup.threads) for setup in setups),
+        "TF32": _listed("on" if setup.tf32 else "off" for setup in setups),
+        "type of the rest": _listed(setup.rest for setup in setups),
+        "batch": _listed(str(setup.batch) for setup in setups),
+        "processes a pair": _span([str(n) for n in sorted({len(pair.processes) for pair in pairs})]),
+        "date": _span(_dates(processes)),
+        "commit": _listed(process.commit for process in processes),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _dates(processes: Sequence[Estimates]) -> list[str]:
+    return sorted({process.date_utc for process in processes})
+
+
+def _span(ordered: Sequence[str]) -> str:
+    return f"{ordered[0]} … {ordered[-1]}" if len(ordered) > 1 else "".join(ordered)
+
+
+def _listed(values: Iterable[str | None]) -> str:
+    known = sorted({value for value in values if value})
+    further = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    return ", ".join(known[:_SHOWN]) + further
