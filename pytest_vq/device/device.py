@@ -13,6 +13,7 @@ import torch
 from pytest_vq.device.clock import Clock, EventClock, HostClock
 from pytest_vq.device.cpu import computes_bf16
 from pytest_vq.device.environment import fingerprint
+from pytest_vq.device.fp32 import true_fp32
 from pytest_vq.device.memory import AcceleratorMemory, HostMemory, MemoryMeter, release_accelerator
 from pytest_vq.device.telemetry import GpuTelemetry, HostTelemetry, Telemetry
 from pytest_vq.errors import (
@@ -24,8 +25,19 @@ from pytest_vq.errors import (
 )
 from pytest_vq.schema.record import Environment
 
-# The CPU's allocator, the driver and cuBLAS raise plain RuntimeErrors; their wording is all there is to tell them by.
-_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# The CPU's allocator, the driver, cuBLAS and cuDNN raise plain RuntimeErrors; their wording is all there is to tell
+# them by. The last two are cuDNN 9's names for CUDNN_STATUS_ALLOC_FAILED; its other internal errors are other troubles.
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+)
+# What cuBLAS says where it cannot be set up: for want of memory or, with memory left, because something is broken.
+_NO_HANDLE = "CUBLAS_STATUS_NOT_INITIALIZED"
+_NEARLY_FULL_BYTES = 256 * 2**20  # free; a handle should take some tens of MiB (not measured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +59,32 @@ class Device:
 
     @property
     def is_lost(self) -> bool:
-        """True where a kernel crashed, whoever launched it: nothing more runs on the device in this process."""
-        if not self.is_accelerator:
-            return False
+        """True where a kernel crashed, whoever launched it: nothing more runs on the device in this process.
+
+        It may be asked without the device's lock: it waits for this process's own kernels and starts none.
+        """
         try:
-            torch.cuda.synchronize()
+            self.synchronize()
         except RuntimeError:
             return True
         return False
 
-    def pin(self) -> None:
-        """Set what rows state as facts: FP32 is FP32 (no TF32), and on the CPU the number of threads."""
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+    def synchronize(self) -> None:
+        """Wait until the device is done. What a kernel that was launched earlier did wrong is raised here, by torch."""
+        if self.is_accelerator:
+            torch.cuda.synchronize()
+
+    @property
+    def keeps_profiler(self) -> bool:
+        """True where a profiler that once ran in a process stays attached to it: what is timed there later is slower.
+
+        CUPTI, by which torch's profiler sees a GPU, is not finalized when profiling ends: launches take 10-20 % longer
+        from then on (pytorch#144455, pytorch#146604, kineto#1539). On a CPU the profiler is a callback that is removed.
+        """
+        return self.is_accelerator
+
+    def pin_threads(self) -> None:
+        """Set the number of threads that rows state: on the CPU, where it is pinned at all."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
 
@@ -107,22 +132,24 @@ def guarded(device: Device, what: str) -> Iterator[None]:
     """Turn what a device throws into errors that say which pair it was, and give the memory back.
 
     A traceback keeps alive every tensor its frames refer to: they are cleared, or the next pair would find less memory.
-    What the pair before, or the user's builder, changed in torch's settings is set right again.
+    What the pair before, or the user's builder, changed in torch's settings is set right again: FP32 is FP32 inside.
     """
-    device.pin()
+    device.pin_threads()
     default_dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
-        yield
+        with true_fp32():
+            yield
     except Exception as error:
         traceback.clear_frames(error.__traceback__)
         origin = error.__cause__ if isinstance(error, BuildError) and error.__cause__ else error
-        if isinstance(error, VqError) and not _is_out_of_memory(origin):
+        out_of_memory = _say_out_of_memory(origin)
+        if isinstance(error, VqError) and not out_of_memory:
             raise
-        if _is_out_of_memory(origin):
+        if out_of_memory:
             device.release()
             raise DeviceOutOfMemoryError(
-                f"{what}: out of memory on {device.environment.device_name}: {first_line(origin)}. "
+                f"{what}: {out_of_memory} on {device.environment.device_name}: {first_line(origin)}. "
                 "Take a smaller batch or model, or free the device for it."
             ) from None
         if device.is_lost:
@@ -143,9 +170,22 @@ def first_line(error: BaseException) -> str:
 
 def is_device_trouble(error: BaseException) -> bool:
     """True for what the device does to a model, as against what a model does wrong by itself."""
-    return _is_out_of_memory(error) or "CUDA error" in str(error)
+    return bool(_say_out_of_memory(error)) or "CUDA error" in str(error)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or any(words in str(error) for words in _OUT_OF_MEMORY)
+def _say_out_of_memory(error: BaseException) -> str:
+    """How surely ``error`` says that memory ran out, in words; empty where it says something else."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
+        return "out of memory"
+    return "most likely out of memory" if _NO_HANDLE in str(error) and _is_nearly_full() else ""
+
+
+def _is_nearly_full() -> bool:
+    """True where the accelerator has hardly any memory left; False where there is none, or it cannot be asked."""
+    if not torch.cuda.is_available():
+        return False
+    try:
+        free_bytes, _ = torch.cuda.mem_get_info()
+    except RuntimeError:  # a kernel crashed: then that is the reason
+        return False
+    return free_bytes < _NEARLY_FULL_BYTES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import platform
 import re
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_vq.device.cpu import cpu_info, cpu_name, instruction_set
 from pytest_vq.device.nvml import nvml_session
+from pytest_vq.errors import DeviceUnavailableError
 from pytest_vq.schema.record import Environment
 
 if TYPE_CHECKING:
     import torch
 
+_KINDS = ("GPU-", "MIG-")  # of devices, as NVML's names start
 _LIBRARIES = ("torch", "transformers", "bitsandbytes", "numpy", "pytest-vq")
 
 
@@ -89,8 +92,7 @@ def _describe_gpu(device: torch.device) -> dict[str, Any]:
 
     properties = torch.cuda.get_device_properties(device)
     with nvml_session() as nvml:
-        uuid = _nvml_uuid(str(properties.uuid))
-        handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+        uuid, handle = _find_device(nvml, str(properties.uuid))
         is_mig = uuid.startswith("MIG-")
         settings = {
             "power_limit_mw": _ask(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle),
@@ -113,9 +115,24 @@ def _describe_gpu(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _nvml_uuid(uuid: str) -> str:
-    # torch gives the bare UUID; NVML wants the kind of device before it.
-    return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
+def _find_device(nvml: Any, uuid: str) -> tuple[str, Any]:
+    """The name and the handle by which NVML knows the device that torch gives as ``uuid``.
+
+    torch gives the bare UUID of a whole GPU and of a slice of one (MIG) alike; NVML's names say which it is.
+
+    Raises:
+        DeviceUnavailableError: NVML knows neither.
+    """
+    names = [uuid] if uuid.startswith(_KINDS) else [kind + uuid for kind in _KINDS]
+    for name in names:
+        # Only that there is no such device: what else NVML says, no permission for one, is raised as it is.
+        with contextlib.suppress(nvml.NVMLError_NotFound, nvml.NVMLError_InvalidArgument):
+            return name, nvml.nvmlDeviceGetHandleByUUID(name)
+    raise DeviceUnavailableError(
+        f"NVML, the driver's management library, knows no device {' or '.join(names)}, which torch measures on: "
+        "without it nothing tells whether that device is throttled or shared. Check that `nvidia-smi -L` lists it here "
+        "(a container needs NVIDIA_DRIVER_CAPABILITIES=compute,utility)"
+    )
 
 
 def _ask(nvml: Any, query: Any, *args: Any) -> str | None:

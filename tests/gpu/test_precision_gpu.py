@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import warnings
 from collections.abc import Sequence
 from pkgutil import resolve_name
 
@@ -12,7 +13,9 @@ import torch
 from torch import nn
 from transformers import MobileViTConfig, MobileViTForImageClassification, ViTConfig, ViTForImageClassification
 
+from pytest_vq.device.fp32 import true_fp32
 from pytest_vq.errors import PrecisionError
+from pytest_vq.precision import bnb
 from pytest_vq.precision.convert import convert
 from pytest_vq.precision.converted import Converted
 from pytest_vq.precision.fidelity import measure_fidelity
@@ -20,11 +23,7 @@ from pytest_vq.precision.precisions import find_precision
 from pytest_vq.precision.trial import fault_of_shape
 from pytest_vq.precision.verify import verify
 
-pytestmark = [
-    pytest.mark.gpu,
-    # bitsandbytes says so where in_features is not a multiple of 64; such layers are correct, and tested here.
-    pytest.mark.filterwarnings("ignore:inner dimension:UserWarning"),
-]
+pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")
 NAMES = ["fp32", "fp16", "int8", "int4"]
 # Activations are quantized to 8 bits at int8; at int4 all that is lost is FP16's rounding.
@@ -32,11 +31,9 @@ ARITHMETIC_DB = {"int8": 33.0, "int4": 45.0}
 
 
 @pytest.fixture(autouse=True)
-def true_fp32():
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    yield
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+def no_tf32():
+    with true_fp32():
+        yield
 
 
 def vit() -> nn.Module:
@@ -118,10 +115,14 @@ def test_schemes_store_different_bytes_of_the_expected_size():
         assert converted[name].model_size_bytes == pytest.approx(on_cpu.model_size_bytes, rel=0.005)
 
 
-def test_mobilevit_has_all_its_layers_in_nf4_here():
+def mobilevit() -> nn.Module:
     torch.manual_seed(0)
     config = MobileViTConfig(hidden_sizes=[64, 80, 96], neck_hidden_sizes=[16, 16, 24, 32, 32, 32, 64], image_size=64)
-    converted = at(MobileViTForImageClassification(config).eval(), "int4", ["classifier"])
+    return MobileViTForImageClassification(config).eval()
+
+
+def test_mobilevit_has_all_its_layers_in_nf4_here():
+    converted = at(mobilevit(), "int4", ["classifier"])
     assert converted.coverage.left == {}
     assert converted.coverage.quantized == converted.coverage.eligible > 0
     with torch.inference_mode():
@@ -240,21 +241,31 @@ def test_weights_in_two_modules_are_held_once_and_right(name):
             assert sqnr_db(source(inputs), converted.module(inputs.to(CUDA).half())) > 12
 
 
+def requested_bytes() -> int:
+    """What tensors that are alive asked for: no garbage, no workspace, and not what their blocks are larger."""
+    gc.collect()
+    torch.cuda.synchronize()
+    torch._C._cuda_clearCublasWorkspaces()
+    torch.cuda.empty_cache()
+    return torch.cuda.memory_stats(CUDA)["requested_bytes.all.current"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_device_holds_the_model_once(name):
     source = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(8))).eval()
-    converted = at(source, name)  # the first use of a device leaves workspaces there
-    with torch.inference_mode():
-        converted.module(torch.randn(2, 1024, device=CUDA, dtype=converted.dtype))
-    del converted
-    gc.collect()
-    before = torch.cuda.memory_allocated()
-    converted = at(source, name)
-    with torch.inference_mode():
-        converted.module(torch.randn(2, 1024, device=CUDA, dtype=converted.dtype))
-    gc.collect()
-    held = torch.cuda.memory_allocated() - before
-    assert held <= 1.02 * converted.model_size_bytes + 2**16
+    inputs = torch.randn(2, 1024, device=CUDA)
+
+    def placed_and_used() -> Converted:
+        converted = at(source, name)
+        with torch.inference_mode():
+            converted.module(inputs.to(converted.dtype))
+        return converted
+
+    placed_and_used()  # what a library keeps from its first use on is not the model's
+    before = requested_bytes()
+    converted = placed_and_used()
+    held = requested_bytes() - before
+    assert 0.98 * converted.model_size_bytes - 2**16 <= held <= 1.02 * converted.model_size_bytes + 2**16
 
 
 @pytest.mark.parametrize("name", ["int8", "int4"])
@@ -263,6 +274,28 @@ def test_forwards_log_nothing(name, caplog):
     with caplog.at_level(logging.DEBUG), torch.inference_mode():
         converted.module(torch.randn(2, 3, 64, 64, device=CUDA, dtype=converted.dtype))
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_forwards_warn_of_nothing(name):
+    """bitsandbytes would at each call, where in_features are no multiple of 64: here of 80 and 96."""
+    converted = at(mobilevit(), name, ["classifier"])
+    images = torch.randn(2, 3, 64, 64, device=CUDA, dtype=converted.dtype)
+    with warnings.catch_warnings(record=True) as caught, torch.inference_mode():
+        warnings.simplefilter("always")
+        for _ in range(2):
+            converted.module(images)
+    assert [str(warning.message) for warning in caught if "bitsandbytes" in warning.filename] == []
+
+
+@pytest.mark.parametrize("lead", [(1,), (5,), (8, 257)], ids=str)
+def test_where_bitsandbytes_would_warn_the_answer_is_its_own(lead):
+    torch.manual_seed(0)
+    layer = at(nn.Sequential(nn.Linear(80, 100)), "int4").module[0]
+    inputs = torch.randn(*lead, 80, device=CUDA, dtype=torch.float16)
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert torch.equal(layer(inputs), bnb.bitsandbytes.nn.Linear4bit.forward(layer, inputs))
 
 
 def test_a_model_on_the_device_is_no_source():

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from fake_cpu import let_cpu_be
+from fp32_ways import go, readings, start_afresh
 
 from pytest_vq.device.device import Device, guarded, is_device_trouble, open_device, require_accelerator
 from pytest_vq.errors import (
@@ -30,15 +31,21 @@ def device(kind: str = "cpu", threads: int | None = None) -> Device:
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """A CUDA device whose synchronize raises what ``lost`` holds."""
+    """A CUDA device with much free memory, whose synchronize raises what ``lost`` holds."""
     lost: list[Exception] = []
 
     def synchronize(*_: object) -> None:
         if lost:
             raise lost[0]
 
+    def mem_get_info() -> tuple[int, int]:
+        synchronize()
+        return 64 * 2**30, 80 * 2**30
+
     monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
     monkeypatch.setattr(torch.cuda, "empty_cache", synchronize)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", mem_get_info)
     return device("cuda"), lost
 
 
@@ -50,8 +57,11 @@ def cuda(monkeypatch):
         RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
     ],
-    ids=lambda error: str(error)[:20],
+    ids=lambda error: str(error)[:60],
 )
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_out_of_memory(cuda, kind: str, error: Exception) -> None:
@@ -60,6 +70,51 @@ def test_out_of_memory(cuda, kind: str, error: Exception) -> None:
     assert str(raised.value).startswith("vit-int8: out of memory on Fake GPU: ")
     assert str(raised.value).count("\n") == 0
     assert is_device_trouble(error)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_COMPILATION_FAILED",
+        "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm( handle, opa, opb)`",
+        "CUDA error: an illegal memory access was encountered",
+    ],
+)
+def test_an_error_that_does_not_speak_of_memory_is_not_said_to(cuda, message: str) -> None:
+    gpu, _ = cuda
+    error = RuntimeError(message)
+    with pytest.raises(RuntimeError) as raised, guarded(gpu, "vit-int8"):
+        raise error
+    assert raised.value is error
+
+
+class TestCublasThatCannotBeSetUp:
+    """It says the same for want of memory as where something is broken."""
+
+    ERROR = RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`")
+
+    def test_without_memory_left_it_is_most_likely_for_want_of_it(self, cuda, monkeypatch) -> None:
+        gpu, _ = cuda
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (20 * 2**20, 80 * 2**30))
+        words = r"^vit-int8: most likely out of memory on Fake GPU: CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when "
+        with pytest.raises(DeviceOutOfMemoryError, match=words), guarded(gpu, "vit-int8"):
+            raise self.ERROR
+
+    def test_with_memory_left_it_is_what_it_is(self, cuda) -> None:
+        gpu, _ = cuda
+        with pytest.raises(RuntimeError) as raised, guarded(gpu, "vit-int8"):
+            raise self.ERROR
+        assert raised.value is self.ERROR
+        assert is_device_trouble(self.ERROR)  # all the same it is not the model's fault
+
+    def test_after_a_crashed_kernel_the_device_is_lost(self, cuda) -> None:
+        gpu, lost = cuda
+        lost.append(LOST)
+        with pytest.raises(DeviceLostError, match="CUBLAS_STATUS_NOT_INITIALIZED"), guarded(gpu, "vit-int8"):
+            raise self.ERROR
 
 
 def test_out_of_memory_of_the_real_allocators() -> None:
@@ -110,6 +165,15 @@ def test_a_crashed_kernel_loses_the_device(cuda) -> None:
     assert is_device_trouble(LOST)
 
 
+def test_what_an_earlier_kernel_did_wrong_is_raised_when_it_is_waited_for(cuda) -> None:
+    gpu, lost = cuda
+    gpu.synchronize()
+    lost.append(LOST)
+    device("cpu").synchronize()  # nothing to wait for
+    with pytest.raises(DeviceLostError, match=r"^vit-int8: a kernel crashed"), guarded(gpu, "vit-int8"):
+        gpu.synchronize()
+
+
 def test_an_error_of_the_model_is_none_of_the_device(cuda) -> None:
     gpu, _ = cuda
     error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
@@ -122,16 +186,26 @@ def test_a_cpu_is_never_lost() -> None:
     assert not device().is_lost
 
 
+def test_fp32_is_fp32_inside() -> None:  # whatever was set before: test_fp32.py
+    start_afresh()
+    try:
+        go((("cuda.matmul.allow_tf32", True), ("cudnn.allow_tf32", True)))
+        before = readings()
+        with guarded(device(), "vit-fp32"):
+            assert set(readings().values()) <= {"highest", False, "ieee"}
+        assert readings() == before
+    finally:
+        start_afresh()
+
+
 def test_settings_are_put_right_before_a_pair_and_after_it() -> None:
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     try:
         torch.set_num_threads(threads + 1)
         torch.set_default_dtype(torch.float64)
-        torch.backends.cudnn.allow_tf32 = True
         with guarded(device(threads=1), "vit-int8"):
             assert torch.get_num_threads() == 1
             assert torch.get_default_dtype() is torch.float32
-            assert not torch.backends.cudnn.allow_tf32
             torch.set_default_dtype(torch.float16)
         assert torch.get_default_dtype() is torch.float64  # the user's own tests find what they set
     finally:

@@ -7,6 +7,7 @@ import json
 import platform
 import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 from pytest_vq.device import environment
 from pytest_vq.device.cpu import instruction_set
 from pytest_vq.device.environment import fingerprint, git_commit, slug
+from pytest_vq.errors import DeviceUnavailableError
 
 CPU = torch.device("cpu")
 MACHINE_ID, CPU_INFO = Path("/etc/machine-id"), Path("/proc/cpuinfo")
@@ -138,6 +140,25 @@ class NVMLError(Exception):
     """As the library raises it."""
 
 
+class NotFoundError(NVMLError):
+    """What it raises of a device that is not there."""
+
+
+class InvalidArgumentError(NVMLError):
+    """What it raises of a name that is none of a device's."""
+
+
+def knows(*names: str, otherwise: type[NVMLError] = NotFoundError) -> Callable[[str], str]:
+    """How NVML finds only devices called ``names``."""
+
+    def find(name: str) -> str:
+        if name not in names:
+            raise otherwise(name)
+        return f"handle of {name}"
+
+    return find
+
+
 class TestGpu:
     """What is asked of torch and NVML, with both faked. (The real ones: tests/gpu.)"""
 
@@ -151,6 +172,8 @@ class TestGpu:
 
             nvml = SimpleNamespace(
                 NVMLError=NVMLError,
+                NVMLError_NotFound=NotFoundError,
+                NVMLError_InvalidArgument=InvalidArgumentError,
                 NVML_CLOCK_SM=1,
                 nvmlDeviceGetHandleByUUID=lambda given: asked.append(given) or "handle",
                 nvmlDeviceGetEnforcedPowerLimit=lambda _: 700_000,
@@ -182,8 +205,25 @@ class TestGpu:
         assert found.versions["driver"] == "580.159.04"
         assert {"cuda", "cudnn", "torch"} <= found.versions.keys()
 
-    def test_a_slice_of_one_is_another_device(self, gpu) -> None:
-        found, asked = gpu(name="NVIDIA H200 MIG 1g.18gb", uuid="MIG-56cd")
-        assert asked == ["MIG-56cd"]
-        assert found.device_slug == "nvidia-h200-mig-1g-18gb"
-        assert found.settings["mig"] == "NVIDIA H200 MIG 1g.18gb"
+    @pytest.mark.parametrize("uuid", ["56cd", "MIG-56cd"], ids=["bare, as torch gives it", "with its kind"])
+    @pytest.mark.parametrize("otherwise", [NotFoundError, InvalidArgumentError])
+    def test_a_slice_of_one_is_another_device(self, gpu, uuid: str, otherwise: type[NVMLError]) -> None:
+        name, handles = "NVIDIA H200 MIG 1g.18gb", []
+        found, _ = gpu(
+            name=name,
+            uuid=uuid,
+            nvmlDeviceGetHandleByUUID=knows("MIG-56cd", otherwise=otherwise),
+            nvmlDeviceGetPersistenceMode=handles.append,
+        )
+        assert (found.device_uuid, found.device_slug) == ("MIG-56cd", "nvidia-h200-mig-1g-18gb")
+        assert found.settings["mig"] == name
+        assert handles == ["handle of MIG-56cd"]
+
+    def test_a_device_that_nvml_does_not_know_is_said_to_be(self, gpu) -> None:
+        words = "knows no device GPU-56cd or MIG-56cd, which torch measures on: .*nvidia-smi -L"
+        with pytest.raises(DeviceUnavailableError, match=words):
+            gpu(uuid="56cd", nvmlDeviceGetHandleByUUID=knows("GPU-12ab-34"))
+
+    def test_any_other_trouble_with_nvml_is_not_taken_for_that(self, gpu) -> None:
+        with pytest.raises(NVMLError, match="GPU-56cd"):
+            gpu(uuid="56cd", nvmlDeviceGetHandleByUUID=knows("MIG-56cd", otherwise=NVMLError))

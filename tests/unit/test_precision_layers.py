@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -138,6 +139,43 @@ def test_shapes_that_nf4_gets_wrong_on_a_cpu_are_not_quantized(in_features, out_
     assert "1" in converted.coverage.left
     assert type(converted.module[1]) is nn.Linear
     assert type(converted.module[2]) is bnb.NF4Linear
+
+
+class TestWhereTheKernelForCudaWarns:
+    """At each call of an NF4 layer whose in_features are no multiple of the block of 64 (MobileViT has such)."""
+
+    @pytest.fixture
+    def unaligned(self, monkeypatch) -> nn.Module:
+        """Such a layer, on a CPU that warns as the kernel for CUDA does."""
+        multiply = bnb.bitsandbytes.matmul_4bit
+
+        def warn_and_multiply(inputs, weight, *, bias, quant_state):
+            if inputs.shape[-1] % quant_state.blocksize:
+                warnings.warn("inner dimension is not aligned for fast kernel", UserWarning, stacklevel=1)
+            return multiply(inputs, weight, bias=bias, quant_state=quant_state)
+
+        monkeypatch.setattr(bnb.bitsandbytes, "matmul_4bit", warn_and_multiply)
+        monkeypatch.setattr(bnb, "_CPU_NF4_IN", 1)
+        torch.manual_seed(0)
+        return bnb.nf4_layer(nn.Linear(80, 96), Copier(CPU, torch.bfloat16))
+
+    def test_nothing_is_warned_of_whatever_the_filters(self, unaligned) -> None:
+        with warnings.catch_warnings(record=True) as caught, torch.inference_mode():
+            for action in ("always", "error"):
+                warnings.simplefilter(action)
+                unaligned(torch.randn(5, 80, dtype=torch.bfloat16))
+        assert caught == []
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("lead", [(), (5,), (2, 7)], ids=str)
+    def test_it_computes_what_its_weights_say(self, unaligned, dtype, lead) -> None:
+        weight = bnb.bitsandbytes.functional.dequantize_4bit(unaligned.weight, unaligned.weight.quant_state)
+        inputs = torch.randn(*lead, 80).to(dtype)
+        expected = nn.functional.linear(inputs.bfloat16(), weight, unaligned.bias)
+        with torch.inference_mode():
+            found = unaligned(inputs)
+        assert found.dtype is dtype
+        assert torch.equal(found, expected.to(dtype))
 
 
 class Kernel(nn.Module):
