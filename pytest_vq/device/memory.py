@@ -1,7 +1,7 @@
 """Memory of one forward, measured apart from timing and with no other model in the way.
 
-On an accelerator the figures are the caching allocator's: exact, and the same from run to run. On a CPU they are the
-growth of the process's resident memory and of the kernel's high-water mark, which is coarse.
+On an accelerator the figures are what was requested of the caching allocator: exact, and the same from run to run. On a
+CPU they are the growth of the process's resident memory and of the kernel's high-water mark, which is coarse.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class MemoryReading:
     resting_bytes: int | None
     peak_bytes: int | None
     reserved_bytes: int | None
+    workspace_bytes: int | None = None  # what cuBLAS keeps for itself, part of neither figure above; None on a CPU
 
     @property
     def activation_bytes(self) -> int | None:
@@ -55,9 +56,18 @@ class MemoryMeter(Protocol):
 
 
 class AcceleratorMemory:
-    """The CUDA caching allocator's own counters."""
+    """What was requested of the CUDA caching allocator, to the byte; what cuBLAS keeps for itself is told apart.
 
-    resolution_bytes = 512  # its smallest block
+    Requested, and not allocated: an allocated block may be larger than the tensor in it (a weight of 25 MiB lies in
+    26), by as much as 64 MiB for a large model. Only torch's own allocator keeps count of it. Under another one
+    (``backend:cudaMallocAsync``) there is no figure, because its blocks under the same name would be another one.
+
+    The first matrix product takes a workspace for cuBLAS and cuBLASLt (32 MiB on Hopper), which torch keeps. It is not
+    the model's, whether one is taken depends on the scheme, and in both sides of a ratio it would hide half of what a
+    small model saves.
+    """
+
+    resolution_bytes = 1
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -66,24 +76,44 @@ class AcceleratorMemory:
     def mark(self) -> None:
         """See ``MemoryMeter.mark``."""
         release_accelerator()
-        # Workspaces that an earlier model's matrix products took would count as this one's, or not, by test order.
-        torch._C._cuda_clearCublasWorkspaces()
+        # A workspace that an earlier model's matrix products took would count as this one's, or not, by test order.
+        self._drop_workspaces()
         torch.cuda.empty_cache()
-        self._before_bytes = torch.cuda.memory_allocated(self._device)
+        self._before_bytes = self._requested_bytes("current")
 
     def measure(self, call: Call) -> MemoryReading:
-        """See ``MemoryMeter.measure``. An allocation that had to be retried makes the peak invalid."""
+        """See ``MemoryMeter.measure``. An allocation that had to be retried makes the peak invalid.
+
+        ``call`` has run before, so the workspace is held from before it to after it: what dropping it frees then, was
+        part of all three counts. The next call takes one anew, which no timing pays for because a warm-up comes first.
+        """
         release_accelerator()
-        torch.cuda.reset_peak_memory_stats(self._device)
-        troubles = self._troubles()
-        resting = torch.cuda.memory_allocated(self._device)
+        torch.cuda.reset_peak_memory_stats(self._device)  # of requested bytes too
+        troubles, resting = self._troubles(), self._requested_bytes("current")
         call()
         torch.cuda.synchronize(self._device)
-        peak: int | None = torch.cuda.max_memory_allocated(self._device) - self._before_bytes
-        if self._troubles() != troubles:
-            peak = None
+        peak, held = self._requested_bytes("peak"), self._requested_bytes("current")
         reserved = torch.cuda.max_memory_reserved(self._device)
-        return MemoryReading(resting - self._before_bytes, peak, reserved)
+        valid = self._troubles() == troubles
+        self._drop_workspaces()
+        if torch.cuda.get_allocator_backend() != "native":
+            return MemoryReading(None, None, reserved)
+        workspace = held - self._requested_bytes("current")
+        beside = workspace + self._before_bytes
+        return MemoryReading(resting - beside, peak - beside if valid else None, reserved, workspace)
+
+    def _requested_bytes(self, which: str) -> int:
+        """``current`` or ``peak``; 0 where the allocator does not count what is requested of it."""
+        return int(torch.cuda.memory_stats(self._device).get(f"requested_bytes.all.{which}", 0))
+
+    @staticmethod
+    def _drop_workspaces() -> None:
+        """Give cuBLAS's and cuBLASLt's workspaces, of all streams, back to the allocator.
+
+        Nothing must use one later without asking for it, as a captured CUDA graph would: an execution that captures has
+        to drop them before it does, so that the graph takes its own from its own pool (as torch's compiler does).
+        """
+        torch._C._cuda_clearCublasWorkspaces()
 
     def _troubles(self) -> tuple[int, int]:
         stats = torch.cuda.memory_stats(self._device)

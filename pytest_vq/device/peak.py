@@ -23,12 +23,19 @@ def peak_stacks(call: Call, device: torch.device) -> list[str]:
     torch.cuda.synchronize(device)
     torch.cuda.memory._record_memory_history(max_entries=_ENTRIES, stacks="python")
     try:
+        before = len(_history(device))  # of whoever recorded earlier in this process
         call()
         torch.cuda.synchronize(device)
-        traces = torch.cuda.memory._snapshot()["device_traces"]
+        events = _history(device)[before:]
     finally:
         torch.cuda.memory._record_memory_history(enabled=None)
-    return largest(alive_at_peak(traces[device.index or 0]))
+    return largest(alive_at_peak(events))
+
+
+def _history(device: torch.device) -> list[Mapping[str, Any]]:
+    """The allocator's events on ``device`` so far, in order."""
+    traces: list[list[Mapping[str, Any]]] = torch.cuda.memory._snapshot()["device_traces"]
+    return traces[device.index or 0]
 
 
 def alive_at_peak(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

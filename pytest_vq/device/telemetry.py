@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from pytest_vq.device.nvml import nvml_session
+from pytest_vq.device.nvml import open_nvml
 
 State = Mapping[str, Any]
 
@@ -19,6 +21,14 @@ class Telemetry(Protocol):
 
     def read(self) -> State:
         """The state now: plain JSON values, units in the names."""
+        ...
+
+    def glance(self) -> State:
+        """What changes while timing, quickly read: ``sm_clock_mhz``, ``power_mw``, as far as the device tells them."""
+        ...
+
+    def energy_mj(self) -> int | None:
+        """Millijoules that the whole device took since some moment; None where that is not counted."""
         ...
 
     def disturbance(self, before: State, after: State) -> str | None:
@@ -41,6 +51,14 @@ class HostTelemetry:
         if _SCHEDSTAT.is_file():
             state["waiting_s"] = int(_SCHEDSTAT.read_text().split()[1]) / 1e9
         return state
+
+    def glance(self) -> State:
+        """See ``Telemetry.glance``: nothing of a CPU is worth a look between two blocks."""
+        return {}
+
+    def energy_mj(self) -> int | None:
+        """See ``Telemetry.energy_mj``: the counters of CPUs are for the superuser only."""
+        return None
 
     def disturbance(self, before: State, after: State) -> str | None:
         """See ``Telemetry.disturbance``: the process was kept waiting for a good part of the time."""
@@ -79,25 +97,58 @@ _READERS = (
 )
 
 
+# Of these, the ones that are read again and again while a pair is timed.
+_GLANCED = tuple(reader for reader in _READERS if reader.key in {"sm_clock_mhz", "power_mw"})
+
+
 class GpuTelemetry:
-    """Clocks, throttling and neighbours of one GPU, through NVML."""
+    """Clocks, throttling, energy and neighbours of one GPU, through NVML; and the state of the host that launches.
+
+    The host is watched too because launching bounds most requests of one image: a process that waits for a processor
+    launches late.
+    """
 
     def __init__(self, gpu_uuid: str) -> None:
         self._uuid = gpu_uuid
+        self._host = HostTelemetry()
+
+    @cached_property
+    def _gpu(self) -> tuple[Any, Any]:
+        """NVML and its handle of this GPU, opened at first use."""
+        nvml = open_nvml()
+        return nvml, nvml.nvmlDeviceGetHandleByUUID(self._uuid)
 
     def read(self) -> State:
         """See ``Telemetry.read``. A query that this GPU or driver does not support is listed, not made up."""
-        with nvml_session() as nvml:
-            gpu = nvml.nvmlDeviceGetHandleByUUID(self._uuid)
-            state: dict[str, Any] = {}
-            unsupported = []
-            for reader in _READERS:
-                try:
-                    state[reader.key] = reader.read(nvml, gpu)
-                except nvml.NVMLError as error:
-                    unsupported.append(f"{reader.key}: {error}")
-            state["neighbours"] = self._neighbours(nvml, gpu, state.get("compute_pids", []))
-            return state | {"unsupported": unsupported}
+        nvml, gpu = self._gpu
+        state = dict(self._host.read())
+        unsupported = []
+        for reader in _READERS:
+            try:
+                state[reader.key] = reader.read(nvml, gpu)
+            except nvml.NVMLError as error:
+                unsupported.append(f"{reader.key}: {error}")
+        state["neighbours"] = self._neighbours(nvml, gpu, state.get("compute_pids", []))
+        return state | {"unsupported": unsupported}
+
+    def glance(self) -> State:
+        """See ``Telemetry.glance``. Power is the driver's mean over the last second, on Hopper as on most GPUs."""
+        nvml, gpu = self._gpu
+        state = {}
+        for reader in _GLANCED:
+            with contextlib.suppress(nvml.NVMLError):  # not supported: left out, as `read` lists it
+                state[reader.key] = reader.read(nvml, gpu)
+        return state
+
+    def energy_mj(self) -> int | None:
+        """See ``Telemetry.energy_mj``. None on a MIG slice, because the counter is the whole GPU's."""
+        if self._uuid.startswith("MIG-"):
+            return None
+        nvml, gpu = self._gpu
+        try:
+            return int(nvml.nvmlDeviceGetTotalEnergyConsumption(gpu))
+        except nvml.NVMLError:  # GPUs before Volta do not count
+            return None
 
     @staticmethod
     def _neighbours(nvml: Any, gpu: Any, pids: list[int]) -> dict[str, int]:
@@ -114,7 +165,11 @@ class GpuTelemetry:
         return {str(pid): busy.get(pid, 0) for pid in pids if pid not in own}
 
     def disturbance(self, before: State, after: State) -> str | None:
-        """See ``Telemetry.disturbance``: thermal or power throttling, or a neighbour at work."""
+        """See ``Telemetry.disturbance``: thermal or power throttling, a neighbour at work, or a busy host."""
+        return self._gpu_disturbance(before, after) or self._host.disturbance(before, after)
+
+    @staticmethod
+    def _gpu_disturbance(before: State, after: State) -> str | None:
         for state in (before, after):
             reasons = [name for bit, name in _THROTTLES.items() if state.get("throttle_reasons", 0) & bit]
             if reasons:

@@ -66,7 +66,8 @@ class Policy:
     default_prior_df: float = 4.0
     default_prior_sigma: float = 0.015
     default_typical_sigma: float = 0.06  # of medians and 95 % quantiles
-    sigma_floor: float = 0.001  # the event clock's 0.5 us on the shortest interval timed, 0.5 ms
+    # The event clock's 0.5 us on 0.5 ms. Intervals go down to 0.05 ms, but there launches jitter over many such steps.
+    sigma_floor: float = 0.001
     min_pool_pairs: int = 3
     # Of what is learnt from: where the sentinel explains both of two processes, what is left has no freedom, and its
     # logarithm no bounds.

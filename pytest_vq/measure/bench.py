@@ -5,39 +5,36 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from statistics import fmean, median
 from typing import TypeVar
 
 import torch
 
 from pytest_vq.device.clock import Call
 from pytest_vq.device.device import Device, guarded, open_device
-from pytest_vq.device.device_time import device_time_ms
 from pytest_vq.device.lock import device_lock
 from pytest_vq.device.memory import freeze_live_objects
 from pytest_vq.device.peak import peak_stacks
 from pytest_vq.device.profile import profile_operators
 from pytest_vq.execution.prepared import Alteration, Request, unaltered
 from pytest_vq.execution.schemes import reference_scheme
+from pytest_vq.measure.paired_timing import Partners, time_pair
 from pytest_vq.measure.reference import Reference
 from pytest_vq.measure.sampler import StopRule, sample
 from pytest_vq.measure.sections import identity_of, memory_of, setup_of
 from pytest_vq.measure.sentinel import sentinel
-from pytest_vq.measure.timing import MedianInterval, figures_of
+from pytest_vq.measure.timing import MedianInterval
 from pytest_vq.measure.workload import Workload, place, reference_request, warm_precision
 from pytest_vq.options import Options
 from pytest_vq.precision.convert import SameBytesGuard
 from pytest_vq.schema.estimates import Operator
 from pytest_vq.schema.figures import Preparation, TimedFigures
-from pytest_vq.schema.record import PairSamples, Record, Samples, Timing
-from pytest_vq.schema.spec import FP32, Case, ModelSpec, PrecisionSpec
+from pytest_vq.schema.outcome import Profile
+from pytest_vq.schema.record import PairSamples, Record, Timing
+from pytest_vq.schema.spec import Case, ModelSpec, PrecisionSpec
 
 Result = TypeVar("Result")
-Profile = tuple[Mapping[str, Operator], list[str]]
-_SENTINEL = "sentinel"
-_THROUGHPUT_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +43,7 @@ class Measured:
 
     record: Record
     samples: PairSamples
-    operators: Mapping[str, Operator] = field(default_factory=dict)
+    operators: Mapping[str, Operator] | None = None
 
 
 class Bench:
@@ -63,6 +60,7 @@ class Bench:
         self._fp32_peak_bytes: dict[tuple[str, int], int | None] = {}
         self._same_bytes = SameBytesGuard()
         self._warm: set[str] = set()  # precisions
+        self._sentinel_call: Call | None = None
 
     @property
     def device(self) -> Device:
@@ -73,17 +71,24 @@ class Bench:
 
     def release(self) -> None:
         """Let go of the model that is kept for the next precision, and of the device's memory."""
-        self._reference = None
+        self._reference = self._sentinel_call = None
         gc.unfreeze()
         if self._device is not None:
             self._device.release()
 
     def measure(self, case: Case, *, profiled: bool = False) -> Measured:
-        """Measure ``case``. Raises a ``VqError`` that names the pair; the next pair is unharmed by it."""
+        """Measure ``case`` and, where it is to be ``profiled``, see afterwards what it spent its time in.
+
+        The latter is no good where the device keeps the profiler. Raises a ``VqError`` that names the pair; the next
+        pair is unharmed by it.
+        """
         return self._with_device_locked(case, partial(self._measure, profiled=profiled))
 
     def profile(self, case: Case) -> Profile:
-        """What one warm request of ``case`` spends its time in, largest first, and who holds its memory at the peak."""
+        """What one warm request of ``case`` spends its time in, largest first, and who holds its memory at the peak.
+
+        Where the device keeps the profiler, this process measures no more.
+        """
         return self._with_device_locked(case, self._profile)
 
     def time(self, call: Call) -> Timing:
@@ -99,16 +104,22 @@ class Bench:
         return Timing(latency.value, latency.low, latency.high, samples.times_ms, peak_bytes, why)
 
     def _with_device_locked(self, case: Case, work: Callable[[Case, Reference], Result]) -> Result:
-        """Do ``work`` with the device to itself; the FP32 source is built before others are made to wait."""
+        """Do ``work`` with the device to itself; the FP32 source is built before others are made to wait.
+
+        All that launches kernels or takes memory there is done with the lock held: warming the precision up, ``work``,
+        and giving the memory back, which would count as a neighbour's. Without it, this process only waits for what
+        it launched itself (see ``Device.is_lost``).
+        """
         device, what = self.device, case.id
         with guarded(device, what):
-            self._warm_up(case.precision)
             reference = self._reference_of(case.model)
-        try:
-            with device_lock(device.environment.device_uuid), guarded(device, what), torch.inference_mode():
-                return work(case, reference)
-        finally:
-            device.release()
+        with device_lock(device.environment.device_uuid):
+            try:
+                with guarded(device, what), torch.inference_mode():
+                    self._warm_up(case.precision)
+                    return work(case, reference)
+            finally:
+                device.release()
 
     def _warm_up(self, precision: PrecisionSpec) -> None:
         if precision.name not in self._warm:
@@ -133,7 +144,7 @@ class Bench:
             request = workload.request
             request()
             stacks = peak_stacks(request, device) if self.device.is_accelerator else []
-            return profile_operators(request, device), stacks
+            return Profile(case.id, profile_operators(request, device), tuple(stacks))
 
     @contextmanager
     def _placed(self, case: Case, reference: Reference) -> Iterator[Workload]:
@@ -146,6 +157,7 @@ class Bench:
 
     def _measure(self, case: Case, reference: Reference, profiled: bool) -> Measured:
         reference.answer(case.batch)  # before the mark: its forward must not count as the candidate's
+        self._keep_sentinel()  # before it too: what the sentinel holds on the device is then subtracted
         fp32_peak_bytes = None if case.scheme.is_reference else self._reference_peak_bytes(case, reference)
         self.device.memory.mark()
         with self._placed(case, reference) as workload:
@@ -163,8 +175,7 @@ class Bench:
         if case.scheme.is_reference:
             fp32_peak_bytes = self._fp32_peak_bytes[case.model.name, case.batch] = memory.peak_bytes
         before = device.telemetry.read()
-        samples = self._sample(workload, reference)
-        timing = self._figures(workload, samples)
+        samples, timing = self._time_pair(workload, reference)
         after = device.telemetry.read()
         record = Record(
             identity=identity_of(workload, reference, device, self._options),
@@ -179,7 +190,7 @@ class Bench:
             right_answers=judged.right_answers,
             note=judged.note,
         )
-        operators = profile_operators(workload.request, device.torch_device) if profiled else {}
+        operators = profile_operators(workload.request, device.torch_device) if profiled else None
         return Measured(record, samples, operators)
 
     def _reference_peak_bytes(self, case: Case, reference: Reference) -> int | None:
@@ -193,27 +204,18 @@ class Bench:
                 self._fp32_peak_bytes[key] = self.device.memory.measure(request).peak_bytes
         return self._fp32_peak_bytes[key]
 
-    def _sample(self, workload: Workload, reference: Reference) -> PairSamples:
-        case, device = workload.case, self.device
-        requests = {_SENTINEL: Request(sentinel(device.torch_device))}
-        if not case.scheme.is_reference:
-            requests[FP32] = reference_request(_fp32_of(case), reference, device, self._alter)
-        requests[case.scheme.name] = workload.request
-        brief = frozenset({_SENTINEL})
-        samples: Mapping[str, Samples] = sample(requests, case.scheme.name, device.clock, self._stop_rule(), brief)
-        partner = None if case.scheme.is_reference else samples[FP32]
-        return PairSamples(device.environment.date_utc, samples[case.scheme.name], partner, samples[_SENTINEL])
+    def _keep_sentinel(self) -> Call:
+        """The sentinel, built at first use and kept for every pair."""
+        if self._sentinel_call is None:
+            self._sentinel_call = sentinel(self.device.torch_device)
+        return self._sentinel_call
 
-    def _figures(self, workload: Workload, samples: PairSamples) -> TimedFigures:
-        """The timed figures: from the samples, and on an accelerator from two further measurements."""
-        times_ms, batch, device = samples.subject.times_ms, workload.case.batch, self.device
-        if not device.is_accelerator:  # a call returns when it is done: what was sampled is back to back already
-            return figures_of(samples, batch * 1e3 / fmean(times_ms), None)
-        latency_ms, request = median(times_ms), workload.request
-        calls = max(1, round(_THROUGHPUT_S * 1e3 / latency_ms))
-        with request.context():
-            throughput_ips = batch * 1e3 / device.clock.time_ms(request.call, 1, calls)[0]
-            return figures_of(samples, throughput_ips, device_time_ms(request.call, latency_ms))
+    def _time_pair(self, workload: Workload, reference: Reference) -> tuple[PairSamples, TimedFigures]:
+        case, device, fp32 = workload.case, self.device, None
+        if not case.scheme.is_reference:
+            fp32 = reference_request(_fp32_of(case), reference, device, self._alter)
+        partners = Partners(self._keep_sentinel(), fp32)
+        return time_pair(workload, partners, device, self._stop_rule())
 
 
 def _fp32_of(case: Case) -> Case:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pytest_vq.catalog.build import build_source, example_inputs, labelled_images, output_tensor
 from pytest_vq.device.device import first_line, is_device_trouble
+from pytest_vq.device.pinned import pin_storages, release_pinned
 from pytest_vq.errors import OutputError, PrecisionError
 from pytest_vq.precision.fidelity import check_output, find_right, measure_fidelity, to_bits
 from pytest_vq.schema.figures import Fidelity, present
@@ -39,6 +40,7 @@ class Reference:
     labelled: tuple[Tensor, Tensor] | None  # images float32 [n, C, H, W] and labels int64 [n]
     _answers: dict[int, Tensor] = field(default_factory=dict)
     _judged: list[tuple[Case, float]] = field(default_factory=list)  # and their SQNR in dB
+    _is_pinned: bool = False
 
     @classmethod
     def of(cls, model: ModelSpec, weights: str) -> Reference:
@@ -58,6 +60,13 @@ class Reference:
             check_output(output, what)
             self._answers[batch] = output
         return self._answers[batch]
+
+    def pin(self) -> None:
+        """Put the source where an accelerator copies from fastest, once: every precision is made from a copy of it."""
+        if not self._is_pinned:
+            self._is_pinned = True  # or not, where the system refuses: then it would refuse again
+            release_pinned()
+            pin_storages(self.source)
 
     def judge(self, case: Case, output: Tensor) -> Judged:
         """Fidelity and accuracy of ``output``, what ``case`` answered to ``images``: empty where they mean nothing.

@@ -10,13 +10,15 @@ import contextlib
 import gc
 import math
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from pytest_vq.device.clock import Clock
 from pytest_vq.execution.prepared import Request
 from pytest_vq.measure.interval import median_interval
 from pytest_vq.schema.record import Samples
+
+Watching = Callable[[], None]
 
 _WINDOW = 5  # calls in a window of the warm-up's trend test
 _BRIEF = 3  # intervals: the first of a block pays for the caches that the others left cold
@@ -31,11 +33,14 @@ class StopRule:
     target: float = 0.005  # half-width of the median's 95 % interval, relative to the median
     min_samples: int = 30
     warmup_calls: int = 10
-    warmup_s: float = 0.5
+    warmup_s: float = 0.5  # of the first workload, which brings the machine to its clocks
+    next_warmup: float = 0.2  # of that, of each further one
+    brief_warmup: float = 0.1  # and of each brief one
     warmup_share: float = 0.25  # of the budget, at most, for the warm-up of all workloads
     block_ms: float = 20.0
     trend: float = 0.02  # two neighbouring windows that differ by less are no trend
     fixed: tuple[int, int] | None = None  # (warm-up, timed) calls: a protocol of counts instead of a target
+    brief: frozenset[str] = frozenset()  # workloads that get a few intervals a block, to leave the time to the others
 
     @classmethod
     def study(cls, budget_s: float) -> StopRule:
@@ -43,24 +48,28 @@ class StopRule:
         return cls(budget_s=budget_s, fixed=(100, 1000))
 
 
+def _watch_nothing() -> None:
+    """What is done between rounds where the device is not watched."""
+
+
 def sample(
-    requests: Mapping[str, Request], subject: str, clock: Clock, rule: StopRule, brief: frozenset[str] = frozenset()
+    requests: Mapping[str, Request], subject: str, clock: Clock, rule: StopRule, watch: Watching = _watch_nothing
 ) -> Mapping[str, Samples]:
     """Warm up all ``requests``, then time them in mirrored rounds until ``subject`` is known well enough.
 
-    Each block is taken in its request's own context. Those named in ``brief`` get a few intervals a block, to leave the
-    time to the others. Stops on the width of the subject's interval, never on a comparison: stopping when a difference
-    looks significant would make differences look significant.
+    Each block is taken in its request's own context; ``watch`` is called before each round, when nothing is timed.
+    Stops on the width of the subject's interval, never on a comparison: stopping when a difference looks significant
+    would make differences look significant.
     """
     started = clock.now_s()
     with quiet_collector():
-        plans = {name: _warm_up(request, clock, rule, len(requests)) for name, request in requests.items()}
-        plans |= {name: replace(plans[name], intervals=_BRIEF) for name in brief}
+        plans = _warm_up_all(requests, clock, rule)
         blocks: dict[str, list[tuple[float, ...]]] = {name: [] for name in requests}
         times: list[float] = []  # the subject's
         order = list(requests)
         reason, look_at = None, 0
         while reason is None:
+            watch()
             round_started = clock.now_s()
             for name in order:
                 plan, request = plans[name], requests[name]
@@ -88,6 +97,19 @@ class _Plan:
     intervals: int  # timed intervals in one block
     calls_per_interval: int
     warmup_calls: int
+
+
+def _warm_up_all(requests: Mapping[str, Request], clock: Clock, rule: StopRule) -> dict[str, _Plan]:
+    """Warm up each of ``requests``, in order; what one of them did for the machine's clocks, the next need not do."""
+    plans: dict[str, _Plan] = {}
+    share = 1.0
+    for name, request in requests.items():
+        is_brief = name in rule.brief
+        own = replace(rule, warmup_s=rule.warmup_s * (rule.brief_warmup if is_brief else share))
+        plan = _warm_up(request, clock, own, len(requests))
+        plans[name] = replace(plan, intervals=_BRIEF) if is_brief else plan
+        share = share if is_brief else rule.next_warmup
+    return plans
 
 
 def _warm_up(request: Request, clock: Clock, rule: StopRule, requests: int) -> _Plan:

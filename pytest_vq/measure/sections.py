@@ -60,4 +60,5 @@ def memory_of(
         device_memory_bytes=state.get("device_memory_bytes"),
         model_size_bytes=workload.converted.model_size_bytes,
         memory_reduction=reading.saved_of(fp32_peak_bytes, device.memory.resolution_bytes),
+        workspace_bytes=reading.workspace_bytes,
     )

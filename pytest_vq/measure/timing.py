@@ -44,7 +44,28 @@ def paired_speedup(reference: Samples, candidate: Samples) -> MedianInterval:
     return MedianInterval.of([r / c for r, c in blocks])
 
 
-def figures_of(pair: PairSamples, throughput_ips: float, device_time_ms: float | None) -> TimedFigures:
+@dataclass(frozen=True, slots=True)
+class DeviceFigures:
+    """What was measured of the device beside the samples; None where it was not, or cannot be."""
+
+    throughput_ips: float
+    device_time_ms: float | None = None
+    device_time_method: str | None = None
+    reference_device_time_ms: float | None = None  # FP32's, in the same process
+    energy_per_image_mj: float | None = None
+    sm_clock_mhz: float | None = None
+    power_mw: float | None = None
+
+    def speedup(self, of_reference: bool) -> float | None:
+        """FP32's device time over this one's; 1 for FP32 itself, where it has one."""
+        if self.device_time_ms is None:
+            return None
+        if of_reference:
+            return 1.0
+        return None if self.reference_device_time_ms is None else self.reference_device_time_ms / self.device_time_ms
+
+
+def figures_of(pair: PairSamples, device: DeviceFigures) -> TimedFigures:
     """The timed figures of a row, from what one process sampled; the speedup of the reference itself is 1."""
     times = np.asarray(pair.subject.times_ms)
     latency = MedianInterval.of(pair.subject.times_ms)
@@ -58,15 +79,24 @@ def figures_of(pair: PairSamples, throughput_ips: float, device_time_ms: float |
         latency_p95_ms=float(np.quantile(times, 0.95)) if times.size >= MIN_FOR_P95 else None,
         latency_p99_ms=float(np.quantile(times, 0.99)) if times.size >= _MIN_FOR_P99 else None,
         latency_cv=spread_ms / latency.value,
-        device_time_ms=device_time_ms,
-        throughput_ips=throughput_ips,
+        device_time_ms=device.device_time_ms,
+        throughput_ips=device.throughput_ips,
         samples=times.size,
         stop_reason=pair.subject.stop_reason,
-        launch_bound=None if device_time_ms is None else latency.value > _LAUNCH_BOUND * device_time_ms,
+        launch_bound=_launch_bound(latency.value, device.device_time_ms),
         speedup=speedup.value,
         speedup_low=speedup.low,
         speedup_high=speedup.high,
         sentinel_ms=float(np.quantile(pair.sentinel.times_ms, SENTINEL_QUANTILE)),
         reference_latency_ms=float(np.median(pair.reference.times_ms)) if pair.reference else None,
         sentinel_median_ms=float(np.median(pair.sentinel.times_ms)),
+        device_time_method=device.device_time_method,
+        device_speedup=device.speedup(of_reference=pair.reference is None),
+        energy_per_image_mj=device.energy_per_image_mj,
+        sm_clock_mhz=device.sm_clock_mhz,
+        power_mw=device.power_mw,
     )
+
+
+def _launch_bound(latency_ms: float, device_time_ms: float | None) -> bool | None:
+    return None if device_time_ms is None else latency_ms > _LAUNCH_BOUND * device_time_ms

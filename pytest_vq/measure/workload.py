@@ -38,14 +38,25 @@ class Workload:
 
 
 def place(case: Case, reference: Reference, device: Device, alter: Alteration = unaltered) -> Workload:
-    """The workload of ``case`` on ``device``, converted from the FP32 source of ``reference``."""
+    """The workload of ``case`` on ``device``, converted from the FP32 source of ``reference``.
+
+    The device is waited for before the conversion and before the first forward, for bitsandbytes' sake: a call of it
+    that finds a CUDA error, even one that an earlier kernel left behind, writes a line to stderr and ends the process.
+    Waiting lets torch raise that error. An error of bitsandbytes' own kernels still ends the process; under xdist that
+    is a crashed worker, reported with the name of its test.
+    """
     model, scheme = case.model, case.scheme
+    device.synchronize()
+    if device.is_accelerator:
+        reference.pin()
     converted = convert(
         reference.source, scheme.precision, device=device.torch_device, rest=device.rest_dtype, heads=model.heads
     )
     images = example_inputs(model, case.batch).to(device.torch_device, converted.dtype)
     prepared = load_prepare(scheme.execution)(converted, images)
-    return Workload(case, converted, alter(scheme, prepared), images)
+    workload = Workload(case, converted, alter(scheme, prepared), images)
+    device.synchronize()
+    return workload
 
 
 def reference_request(fp32: Case, reference: Reference, device: Device, alter: Alteration) -> Request:
@@ -64,8 +75,13 @@ def reference_request(fp32: Case, reference: Reference, device: Device, alter: A
 def warm_precision(precision: PrecisionSpec, device: Device) -> None:
     """Use a precision once on a small net: libraries load code and take workspaces at their first call.
 
-    Done before any memory is marked, or that would count as the first candidate's.
+    Done before any memory is marked, or that would count as the first candidate's. The device is waited for as in
+    ``place``.
     """
     small = nn.Sequential(nn.Conv2d(3, 64, 8, 8), nn.Flatten(2), nn.Linear(64, 64), nn.LayerNorm(64)).eval()
+    images = torch.randn(1, 3, 64, 64)
+    device.synchronize()
     converted = convert(small, precision, device=device.torch_device, rest=device.rest_dtype, heads=())
-    converted.module(torch.randn(1, 3, 64, 64).to(device.torch_device, converted.dtype))
+    images = images.to(device.torch_device, converted.dtype)
+    device.synchronize()
+    converted.module(images)

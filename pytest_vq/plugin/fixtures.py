@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,19 +26,19 @@ def vq_bench(request: pytest.FixtureRequest, benchmark: Any) -> Callable[[Case],
     """Measure a pair, record it, and fail the test where it is worse than its baseline. Returns the record."""
     from pytest_vq.plugin.benchmark import replay
     from pytest_vq.plugin.marker import tolerances_of
-    from pytest_vq.plugin.session import OUTCOME, SESSION
+    from pytest_vq.plugin.session import OUTCOME, PROFILE_INSTEAD, SESSION
 
     item: pytest.Item = request.node
-    session = item.config.stash[SESSION]
-    measure_afresh = partial(session.measure_afresh, item.nodeid)
+    session, profile_instead = item.config.stash[SESSION], item.config.stash.get(PROFILE_INSTEAD, None)
 
     def run(case: Case) -> Record:
         __tracebackhide__ = True
         try:
+            if profile_instead is not None:
+                profile_instead(session, case)  # ends the test
             # Stored before it is judged: a broken baseline must not lose what was measured.
-            item.stash[OUTCOME] = session.measure(case, measure_afresh)
-            measured = item.stash[OUTCOME]
-            outcome = item.stash[OUTCOME] = session.judge(case, measured, tolerances_of(item), measure_afresh)
+            measured = item.stash[OUTCOME] = session.measure(case, item.nodeid)
+            outcome = item.stash[OUTCOME] = session.judge(case, item.nodeid, measured, tolerances_of(item))
         except VqError as error:
             # With a cause the traceback leads to it; without one the message is all there is to say.
             if error.__cause__ is not None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_vq.errors import VqError
 from pytest_vq.files import write_json
-from pytest_vq.schema.outcome import Outcome
+from pytest_vq.schema.estimates import Operator
+from pytest_vq.schema.outcome import Outcome, Profile
 from pytest_vq.schema.spec import Case
 from pytest_vq.schema.verdict import Status, Tolerances, Verdict
 from pytest_vq.store.baselines import BaselineStore
 
 if TYPE_CHECKING:
     from pytest_vq.gate.noise import Noise
-    from pytest_vq.measure.bench import Bench
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Means:
     store: BaselineStore
     noise: Callable[[str], Noise]  # of the baselines of a device, by its slug
     measure_again: Callable[[], Outcome]  # the pair, in a fresh process
-    bench: Bench | None  # what profiles a failed pair; None where this process's device is lost
+    profile: Callable[[], Profile]  # the pair; raises a VqError where it cannot be profiled
     explanations: Path  # directory of the operators' tables
 
 
@@ -91,17 +92,27 @@ def _decide(case: Case, outcome: Outcome, demand: Demand, means: Means) -> Verdi
 
 
 def _explained(case: Case, outcome: Outcome, verdict: Verdict, means: Means) -> Outcome:
-    """One profiled pass against the baseline's: in the failure's text, and both tables as a file."""
+    """``outcome`` of a FAIL, which stands whatever becomes of its explanation."""
+    entry = means.store.entry(outcome.environment.device_slug, case.model.name, outcome.record.setup)
+    if entry is None:  # a lower bound was missed: there is no before
+        return outcome
+    try:
+        sentences = _what_changed(case, verdict, entry.operators, means)
+    except VqError as error:
+        why = str(error).partition("\n")[0]
+        sentences = [f"this cannot be told: {why}"]
+    return replace(outcome, explanation=tuple(sentences))
+
+
+def _what_changed(case: Case, verdict: Verdict, before: Mapping[str, Operator], means: Means) -> list[str]:
+    """One profiled pass against the baseline's: in sentences, and both tables as a file."""
     from pytest_vq.gate.bounds import MEMORY
     from pytest_vq.gate.explain import explain, explain_memory
 
-    entry = means.store.entry(outcome.environment.device_slug, case.model.name, outcome.record.setup)
-    if entry is None or means.bench is None:  # without an entry a lower bound was missed: there is no before
-        return outcome
-    now, stacks = means.bench.profile(case)
-    sentences = explain(entry.operators, now)
-    if any(metric.status is Status.FAIL and metric.metric == MEMORY for metric in verdict.metrics):
-        sentences = [*explain_memory(entry.operators, now), *stacks]
-    tables = {"reason": outcome.record.reason, "before": entry.operators, "now": now, "peak": stacks}
+    profile = means.profile()
+    now, peak = profile.operators, profile.peak_stacks
+    tables = {"reason": verdict.reason, "before": before, "now": now, "peak": peak}
     write_json(means.explanations / f"{case.id}.json", tables)
-    return replace(outcome, explanation=tuple(sentences))
+    if any(metric.status is Status.FAIL and metric.metric == MEMORY for metric in verdict.metrics):
+        return [*explain_memory(before, now), *peak]
+    return explain(before, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,8 @@ from pytest_vq.files import acquire, lock_of
 from pytest_vq.plugin import benchmark, xdist
 from pytest_vq.plugin.session import VqSession
 from pytest_vq.processes.fresh import run_afresh
-from pytest_vq.schema.outcome import Failure, Outcome
+from pytest_vq.schema.outcome import Failure, Outcome, Profile
+from pytest_vq.schema.record import Setup
 from pytest_vq.schema.verdict import Status
 from pytest_vq.store.results import ResultsWriter
 
@@ -101,21 +103,37 @@ class Run:
         if exitstatus != pytest.ExitCode.OK:
             self.notes.append("nothing was recorded into the baselines: this run failed or was interrupted")
             return
+        profiles = self._profile_the_rest()
         devices = {(o.environment.device_slug, o.environment.device_name) for _, o in self.rows}
         for slug, name in sorted(devices):
-            taken = [
-                (outcome.record.identity.model, outcome.record.setup, estimates)
-                for _, outcome in self.rows
-                if outcome.environment.device_slug == slug
-                for estimates in outcome.estimates
-            ]
-            operators = {
-                (outcome.record.identity.model, outcome.record.setup): outcome.operators
-                for _, outcome in self.rows
-                if outcome.environment.device_slug == slug
-            }
+            outcomes = [outcome for _, outcome in self.rows if outcome.environment.device_slug == slug]
+            taken = [(*_key(outcome), estimates) for outcome in outcomes for estimates in outcome.estimates]
+            operators = {_key(o): o.operators for o in outcomes if o.operators is not None}
+            operators |= {_key(o): profiles[o.record.id].operators for o in outcomes if o.record.id in profiles}
             files = self.session.store.append(slug, name, taken, operators)
             self.notes.append(f"recorded {len(taken)} lines in {len(files)} files of {self.session.store.root / slug}")
+
+    def _profile_the_rest(self) -> Mapping[str, Profile]:
+        """Pair -> its profile, for pairs that nobody profiled yet and whose baselines want operators.
+
+        Only now, and in another process: where the device keeps a profiler, none may run before the last pair.
+        """
+        lacking = {o.record.id: node_id for node_id, o in self.rows if o.operators is None and self._wants_operators(o)}
+        if not lacking:
+            return {}
+        profiled = self.session.profile_afresh(list(lacking.values()))
+        missing = sorted(lacking.keys() - profiled.profiles.keys())
+        if missing:
+            self.notes.append(
+                f"WARNING: recorded without operators, so that a later FAIL cannot name what changed inside: "
+                f"{', '.join(missing)}; {profiled.ending}"
+            )
+        return profiled.profiles
+
+    def _wants_operators(self, outcome: Outcome) -> bool:
+        """True where no operators are stored yet: those of the first process since the anchor are kept."""
+        entry = self.session.store.entry(outcome.environment.device_slug, *_key(outcome))
+        return entry is None or not entry.operators
 
     def _note_undecided_time(self) -> None:
         """Say it loudly where pairs were compared and the time of not one was decided: on a card never seen, say."""
@@ -149,6 +167,11 @@ class Run:
                 f"--vq-save, as {environments[0].device_slug}, and remove that directory; or pass --vq-gate=report."
             )
         return bool(former)
+
+
+def _key(outcome: Outcome) -> tuple[str, Setup]:
+    """What a baseline's entry is found by."""
+    return outcome.record.identity.model, outcome.record.setup
 
 
 def _claimed(output: Path) -> BaseFileLock:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from pytest_vq.errors import DeviceLostError
+from pytest_vq.errors import DeviceLostError, MeasurementError
 from pytest_vq.options import Options
 from pytest_vq.plugin.judging import Demand, Means, judge
 from pytest_vq.processes.command import Invocation
 from pytest_vq.schema.estimates import Estimates
-from pytest_vq.schema.outcome import Outcome
+from pytest_vq.schema.outcome import Outcome, Profile
 from pytest_vq.schema.record import Setup
 from pytest_vq.schema.verdict import Status, Tolerances
 from pytest_vq.store.baselines import BaselineStore
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_vq.execution.prepared import Alteration
     from pytest_vq.gate.noise import Noise
     from pytest_vq.measure.bench import Bench
+    from pytest_vq.processes.fresh import ProfiledPairs
     from pytest_vq.schema.spec import Case
 
 
@@ -74,13 +76,14 @@ class VqSession:
         if self._bench is not None:
             self._bench.release()
 
-    def measure(self, case: Case, measure_afresh: Callable[[], Outcome]) -> Outcome:
-        """Measure ``case``, here or, where a kernel crashed this process's device, in a fresh process."""
-        self.device_lost = self.device_lost or self.bench.device.is_lost
+    def measure(self, case: Case, node_id: str) -> Outcome:
+        """Measure ``case``, here or, where a kernel crashed this process's device, its test in a fresh process."""
+        device = self.bench.device
+        self.device_lost = self.device_lost or device.is_lost
         if self.device_lost:
-            return measure_afresh()
+            return self.measure_afresh(node_id)
         try:
-            measured = self.bench.measure(case, profiled=self.options.save)
+            measured = self.bench.measure(case, profiled=self.options.save and not device.keeps_profiler)
         except DeviceLostError:
             self.device_lost = True
             raise
@@ -90,17 +93,15 @@ class VqSession:
         others = tuple(taken[key] for taken in self._other_runs() if key in taken)
         return Outcome(measured.record, environment, (own, *others), (measured.samples,), measured.operators)
 
-    def judge(
-        self, case: Case, outcome: Outcome, tolerances: Tolerances, measure_afresh: Callable[[], Outcome]
-    ) -> Outcome:
-        """``outcome`` with its verdict against the baselines; as it is where the gate is off."""
+    def judge(self, case: Case, node_id: str, outcome: Outcome, tolerances: Tolerances) -> Outcome:
+        """``outcome`` of a test with its verdict against the baselines; as it is where the gate is off."""
         if self.options.gate == "off":
             return outcome
         means = Means(
             store=self.store,
             noise=self._noise_of,
-            measure_again=measure_afresh,
-            bench=None if self.device_lost else self.bench,
+            measure_again=partial(self.measure_afresh, node_id),
+            profile=partial(self.profile, case, node_id),
             explanations=self.options.output / "explain",
         )
         return judge(case, outcome, Demand(tolerances, self.comparisons), means)
@@ -111,6 +112,25 @@ class VqSession:
 
         self.release()
         return measure_afresh(self.invocation, self.options, node_id)
+
+    def profile(self, case: Case, node_id: str) -> Profile:
+        """What one request of ``case`` spends its time in; found elsewhere where this process would keep the profiler.
+
+        Raises a ``VqError`` where it cannot be found.
+        """
+        if not self.device_lost and not self.bench.device.keeps_profiler:
+            return self.bench.profile(case)
+        profiled = self.profile_afresh([node_id])
+        if case.id not in profiled.profiles:
+            raise MeasurementError(profiled.ending)
+        return profiled.profiles[case.id]
+
+    def profile_afresh(self, node_ids: Sequence[str]) -> ProfiledPairs:
+        """The pairs of the tests ``node_ids``, profiled by a process of its own; this one lends it the device."""
+        from pytest_vq.processes.fresh import profile_afresh
+
+        self.release()
+        return profile_afresh(self.invocation, self.options, node_ids)
 
     def fails(self, status: Status | None) -> bool:
         """True where a row of ``status`` fails its test."""
@@ -147,3 +167,5 @@ class VqSession:
 SESSION = pytest.StashKey[VqSession]()
 OUTCOME = pytest.StashKey[Outcome]()
 ALTERATION: pytest.StashKey[Alteration] = pytest.StashKey()  # set by a plugin that alters what is run (``provoke``)
+# Set by ``profiling``: what ``vq_bench`` does with a pair instead of measuring it.
+PROFILE_INSTEAD = pytest.StashKey[Callable[[VqSession, "Case"], NoReturn]]()

@@ -29,9 +29,17 @@ def run_child(child: Child, accepted: Collection[int] = (0,)) -> Results:
 
     Raises ``MeasurementError`` naming it, with the end of what it printed, on any exit code but those accepted.
     """
+    code = run_to_its_end(child)
+    if code not in accepted:
+        tail = "\n".join(last_lines(child, _TAIL_LINES))
+        raise MeasurementError(f"{child.who} ended with exit code {code}; {_log(child)} ends with:\n{tail}")
+    return read_results(child.output)
+
+
+def run_to_its_end(child: Child) -> int:
+    """The exit code of ``child``, whatever it is; what it prints is kept beside its results in ``pytest.log``."""
     child.output.mkdir(parents=True, exist_ok=True)
-    log = child.output / "pytest.log"
-    with log.open("wb") as file:
+    with _log(child).open("wb") as file:
         run = subprocess.run(
             child.command,
             cwd=child.cwd,
@@ -41,7 +49,13 @@ def run_child(child: Child, accepted: Collection[int] = (0,)) -> Results:
             stderr=subprocess.STDOUT,
             check=False,
         )
-    if run.returncode not in accepted:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
-        raise MeasurementError(f"{child.who} ended with exit code {run.returncode}; {log} ends with:\n{tail}")
-    return read_results(child.output)
+    return run.returncode
+
+
+def last_lines(child: Child, count: int) -> list[str]:
+    """At most ``count`` lines, the last that ``child`` printed."""
+    return _log(child).read_text(errors="replace").splitlines()[-count:]
+
+
+def _log(child: Child) -> Path:
+    return child.output / "pytest.log"

@@ -20,9 +20,11 @@ _HEADERS = (
     "95 % interval",
     "peak MiB",
     "saved",
+    "mJ/image",
     "fidelity",
+    "verdict",
 )
-_ALIGN = ("left", "left", "right", "left", "right", "left", "right", "right", "right", "left")
+_ALIGN = ("left", "left", "right", "left", "right", "left", "right", "right", "right", "right", "left")
 _MIB = 2**20
 _OTHER_PACE = 1.25  # FP32 beside a row and FP32's own row that differ by more met two machines
 # One line for all pairs without a baseline: sixty-four times the same sentence hides the one that matters.
@@ -37,8 +39,7 @@ def reasons(records: Sequence[Record]) -> list[tuple[str, dict[str, bool]]]:
 
 def records_table(records: Sequence[Record]) -> str:
     """``records`` as a plain text table, a line a pair, each model named once; what its marks mean stands below."""
-    has_verdicts = any(record.verdict is not None for record in records)
-    headers = (*_HEADERS, "verdict") if has_verdicts else _HEADERS
+    shown = _columns_of(records)
     ordered = sorted(records, key=lambda r: (_first_seen(records, r), r.setup.batch, _scheme_order(r)))
     rows: list[list[str]] = []
     previous = None
@@ -46,9 +47,19 @@ def records_table(records: Sequence[Record]) -> str:
         cells = _cells(record, _mark(record, records))
         model = record.identity.model
         cells[0] = "" if model == previous else model
-        rows.append([*cells, str(record.verdict or "")] if has_verdicts else cells)
+        rows.append([cells[i] for i in shown])
         previous = model
-    return "\n".join([plain_table(rows, headers, _ALIGN[: len(headers)]), *_legend(ordered, records)])
+    table = plain_table(rows, [_HEADERS[i] for i in shown], [_ALIGN[i] for i in shown])
+    return "\n".join([table, *_legend(ordered, records)])
+
+
+def _columns_of(records: Sequence[Record]) -> list[int]:
+    """The columns to show: those that only some devices or runs fill, where one of ``records`` has something there."""
+    optional = {
+        "mJ/image": any(record.timing.energy_per_image_mj is not None for record in records),
+        "verdict": any(record.verdict is not None for record in records),
+    }
+    return [i for i, header in enumerate(_HEADERS) if optional.get(header, True)]
 
 
 def _mark(record: Record, records: Sequence[Record]) -> str:
@@ -109,7 +120,9 @@ def _cells(record: Record, mark: str) -> list[str]:
         "" if is_reference else _interval(timing.speedup_low, timing.speedup_high, "{:.2f}".format),
         "" if memory.peak_memory_bytes is None else f"{memory.peak_memory_bytes / _MIB:.1f}",
         saved,
+        "" if timing.energy_per_image_mj is None else figure(timing.energy_per_image_mj),
         likeness,
+        str(record.verdict or ""),
     ]
 
 

@@ -82,7 +82,7 @@ def _power_limit_mw(environment: Environment) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """What one call of a model spends in one operator (a kernel, on an accelerator), its callees left out."""
+    """What one call of a model spends in one operator, its callees left out; on an accelerator, in its kernels."""
 
     calls: float
     self_ms: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pytest_vq.schema.estimates import Estimates, Operator
 from pytest_vq.schema.record import Environment, PairSamples, Record
@@ -31,6 +31,26 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Profile:
+    """What one request of a pair spends its time in, and who holds its memory at the peak, a sentence each."""
+
+    id: str  # the pair's
+    operators: Mapping[str, Operator]
+    peak_stacks: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """As one line of text."""
+        return _encoded(self)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Profile:
+        """The profile in ``text``."""
+        import msgspec
+
+        return msgspec.json.decode(text, type=cls)
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What one test of a pair hands on: to the controller's files, to the summary, to the baselines.
 
@@ -42,7 +62,7 @@ class Outcome:
     environment: Environment
     estimates: tuple[Estimates, ...]  # one per process that measured this pair
     samples: tuple[PairSamples, ...]
-    operators: Mapping[str, Operator] = field(default_factory=dict)  # for a baseline, where one is recorded
+    operators: Mapping[str, Operator] | None = None  # for a baseline; None where the measuring process took none
     explanation: tuple[str, ...] = ()  # of a FAIL: what changed inside
     time_decided: bool | None = None  # whether any timed metric got an answer; None where none was compared
 

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from factories import ENVIRONMENT, MIB, make_case, make_outcome, make_record
 
+from pytest_vq.errors import MeasurementError, VqError
 from pytest_vq.gate.noise import Noise
 from pytest_vq.gate.policy import DEFAULT
 from pytest_vq.plugin.judging import Demand, Means, judge
 from pytest_vq.schema.estimates import Operator
-from pytest_vq.schema.outcome import Outcome
+from pytest_vq.schema.outcome import Outcome, Profile
 from pytest_vq.schema.spec import Case
 from pytest_vq.schema.verdict import Status, Tolerances
 from pytest_vq.store.baselines import BaselineStore
@@ -27,7 +28,7 @@ NOW = {
     "aten::addmm": Operator(calls=48, self_ms=8.0, self_bytes=0),
     "aten::ones": Operator(calls=1, self_ms=0.001, self_bytes=64 * MIB),
 }
-STACKS = ["64.0 MiB held at the peak by net.py:7 forward"]
+STACKS = ("64.0 MiB held at the peak by net.py:7 forward",)
 
 
 def measured(factor: float = 1.0, process: int = 0, **columns: Any) -> Outcome:
@@ -40,20 +41,23 @@ def measured(factor: float = 1.0, process: int = 0, **columns: Any) -> Outcome:
     return make_outcome(make_record(**(figures | columns)), environment)
 
 
-class FakeBench:
-    """A bench that only profiles, and knows what it was asked for."""
+class FakeProfiler:
+    """What profiles the pair, and how often it was asked to; it cannot where it has an ``error``."""
 
     def __init__(self) -> None:
-        self.profiled: list[Case] = []
+        self.asked = 0
+        self.error: VqError | None = None
 
-    def profile(self, case: Case) -> tuple[dict[str, Operator], list[str]]:
-        self.profiled.append(case)
-        return NOW, STACKS
+    def __call__(self) -> Profile:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        return Profile(CASE.id, NOW, STACKS)
 
 
 @pytest.fixture
-def bench() -> FakeBench:
-    return FakeBench()
+def profiler() -> FakeProfiler:
+    return FakeProfiler()
 
 
 @pytest.fixture
@@ -76,14 +80,13 @@ Gate = Callable[..., Outcome]
 
 
 @pytest.fixture
-def gate(store: BaselineStore, bench: FakeBench, explanations: Path) -> Gate:
+def gate(store: BaselineStore, profiler: FakeProfiler, explanations: Path) -> Gate:
     """Judge what a first process measured; ``again`` are the outcomes of exactly those that must be asked for."""
 
     def run(
         first: Outcome,
         *again: Outcome,
         case: Case = CASE,
-        bench: FakeBench | None = bench,
         tolerances: Tolerances | None = None,
         comparisons: int = 64,
     ) -> Outcome:
@@ -92,7 +95,7 @@ def gate(store: BaselineStore, bench: FakeBench, explanations: Path) -> Gate:
             store=store,
             noise={SLUG: Noise()}.__getitem__,
             measure_again=lambda: waiting.pop(0),
-            bench=bench,  # type: ignore[arg-type]
+            profile=profiler,
             explanations=explanations,
         )
         outcome = judge(case, first, Demand(tolerances or Tolerances(), comparisons), means)
@@ -108,12 +111,12 @@ def slow(factor: float = 1.2, **columns: Any) -> list[Outcome]:
 
 
 def test_an_unchanged_pair_passes_without_being_measured_again(
-    gate: Gate, bench: FakeBench, explanations: Path
+    gate: Gate, profiler: FakeProfiler, explanations: Path
 ) -> None:
     first = measured(process=20)
     outcome = gate(first)
     assert outcome == replace(first, record=replace(first.record, verdict=Status.PASS, reason=""), time_decided=True)
-    assert bench.profiled == []
+    assert profiler.asked == 0
     assert not explanations.exists()
 
 
@@ -137,10 +140,10 @@ def test_the_estimates_and_samples_of_all_its_processes_are_kept(gate: Gate) -> 
 
 
 def test_a_fail_is_explained_by_one_profiled_call_against_the_baselines(
-    gate: Gate, bench: FakeBench, explanations: Path
+    gate: Gate, profiler: FakeProfiler, explanations: Path
 ) -> None:
     outcome = gate(*slow())
-    assert bench.profiled == [CASE]
+    assert profiler.asked == 1
     assert outcome.explanation == (
         "all operators together: 6 → 8 ms; what moved beyond that lies between them",
         "aten::addmm: 6 → 8 ms in 48 calls (+2 ms, +33.3% of the total)",
@@ -150,7 +153,7 @@ def test_a_fail_is_explained_by_one_profiled_call_against_the_baselines(
         "reason": outcome.record.reason,
         "before": {name: asdict(operator) for name, operator in BEFORE.items()},
         "now": {name: asdict(operator) for name, operator in NOW.items()},
-        "peak": STACKS,
+        "peak": list(STACKS),
     }
 
 
@@ -164,48 +167,57 @@ def test_more_memory_is_explained_by_who_keeps_it(gate: Gate) -> None:
     )
 
 
-def test_a_suspect_that_fresh_processes_clear_does_not_fail(gate: Gate, bench: FakeBench, explanations: Path) -> None:
+def test_a_suspect_that_fresh_processes_clear_does_not_fail(
+    gate: Gate, profiler: FakeProfiler, explanations: Path
+) -> None:
     first, *others = measured(1.05, 20), measured(1.0, 21), measured(0.999, 22)
     outcome = gate(first, *others)
     assert outcome.record.verdict is Status.PASS
     assert [estimates.date_utc for estimates in outcome.estimates] == [
         look.environment.date_utc for look in (first, *others)
     ]
-    assert bench.profiled == []
+    assert profiler.asked == 0
     assert not explanations.exists()
 
 
-def test_a_disturbance_in_a_fresh_process_counts(gate: Gate, bench: FakeBench) -> None:
+def test_a_disturbance_in_a_fresh_process_counts(gate: Gate, profiler: FakeProfiler) -> None:
     outcome = gate(measured(1.2, 20), measured(1.2, 21, disturbance="thermal throttling"))
     assert outcome.record.verdict is Status.INCONCLUSIVE
     assert outcome.record.disturbance == "thermal throttling"
     assert "cannot be judged: thermal throttling" in outcome.record.reason
-    assert bench.profiled == []
+    assert profiler.asked == 0
 
 
-def test_without_a_bench_a_fail_is_not_explained(gate: Gate, explanations: Path) -> None:
-    outcome = gate(*slow(), bench=None)
+def test_a_fail_stands_though_its_pair_cannot_be_profiled_and_says_why(
+    gate: Gate, profiler: FakeProfiler, explanations: Path
+) -> None:
+    profiler.error = MeasurementError("a process that only profiles ended with exit code 1: out of memory\nmore of it")
+    looks = slow()
+    outcome = gate(*looks)
     assert outcome.record.verdict is Status.FAIL
-    assert outcome.explanation == ()
+    assert outcome.explanation == (
+        "this cannot be told: a process that only profiles ended with exit code 1: out of memory",
+    )
+    assert len(outcome.estimates) == len(outcome.samples) == len(looks)
     assert not explanations.exists()
 
 
-def test_without_a_baseline_there_is_nothing_to_measure_again(gate: Gate, bench: FakeBench) -> None:
+def test_without_a_baseline_there_is_nothing_to_measure_again(gate: Gate, profiler: FakeProfiler) -> None:
     first = measured(1.2, 20)
     outcome = gate(replace(first, record=make_record("other")), case=make_case("other"))
     assert outcome.record.verdict is Status.NO_BASELINE
-    assert bench.profiled == []
+    assert profiler.asked == 0
 
 
 def test_a_missed_bound_without_a_baseline_fails_and_has_no_before_to_be_explained_by(
-    gate: Gate, bench: FakeBench
+    gate: Gate, profiler: FakeProfiler
 ) -> None:
     record = make_record("other", sqnr_db=3.0)
     outcome = gate(make_outcome(record), case=make_case("other"))
     assert outcome.record.verdict is Status.FAIL
     assert "3.0 dB, below its bound of 18.0 dB" in outcome.record.reason
     assert outcome.explanation == ()
-    assert bench.profiled == []
+    assert profiler.asked == 0
 
 
 def test_the_models_own_bound_of_fidelity_is_the_one_that_counts(gate: Gate) -> None:

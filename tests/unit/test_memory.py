@@ -1,4 +1,4 @@
-"""Memory of a forward on the CPU, as the kernel tells it. (An accelerator's: tests/gpu.)"""
+"""Memory of a forward: on the CPU as the kernel tells it, on an accelerator from a fake allocator (real: tests/gpu)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pytest_vq.device.memory import HostMemory, MemoryReading, freeze_live_objects
+from pytest_vq.device.memory import AcceleratorMemory, HostMemory, MemoryReading, freeze_live_objects
 
 MIB = 2**20
 SLACK = 16 * MIB  # what else a process does meanwhile
@@ -189,3 +189,125 @@ def test_what_lives_is_taken_out_of_later_collections() -> None:
         assert gc.get_freeze_count() < frozen
     finally:
         gc.unfreeze()
+
+
+class FakeAllocator:
+    """What is requested of it, and the larger blocks that it gives; cuBLAS takes its workspace at the first product."""
+
+    BLOCK, WORKSPACE = 2 * MIB, 32 * MIB
+
+    def __init__(self, backend: str = "native") -> None:
+        self.backend = backend
+        self.held: dict[str, int] = {}
+        self.peak = 0
+        self.retries = 0
+
+    def take(self, name: str, requested: int) -> None:
+        self.held[name] = requested
+        self.peak = max(self.peak, sum(self.held.values()))
+
+    def drop(self, name: str) -> None:
+        self.held.pop(name, None)
+
+    def multiply(self) -> None:
+        if "workspace" not in self.held:
+            self.take("workspace", self.WORKSPACE)
+
+    def forward(self, activations: int) -> None:
+        self.multiply()
+        self.take("activations", activations)
+        self.drop("activations")
+
+    def stats(self, *_: object) -> dict[str, int]:
+        requested = {"requested_bytes.all.current": sum(self.held.values()), "requested_bytes.all.peak": self.peak}
+        blocks = sum(-(-size // self.BLOCK) * self.BLOCK for size in self.held.values())
+        return {
+            **(requested if self.backend == "native" else dict.fromkeys(requested, 0)),
+            "allocated_bytes.all.current": blocks,
+            "allocated_bytes.all.peak": blocks,
+            "num_alloc_retries": self.retries,
+        }
+
+    def reset_peak(self, *_: object) -> None:
+        self.peak = sum(self.held.values())
+
+
+@pytest.fixture
+def accelerator(monkeypatch: pytest.MonkeyPatch):
+    """A meter on a fake allocator."""
+
+    def make(backend: str = "native") -> tuple[AcceleratorMemory, FakeAllocator]:
+        allocator = FakeAllocator(backend)
+        for name in ("synchronize", "empty_cache"):
+            monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+        monkeypatch.setattr(torch.cuda, "memory_stats", allocator.stats)
+        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", allocator.reset_peak)
+        monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda *_: 1024 * MIB)
+        monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: allocator.backend)
+        clear = "_cuda_clearCublasWorkspaces"
+        monkeypatch.setattr(torch._C, clear, lambda: allocator.drop("workspace"), raising=False)
+        return AcceleratorMemory(torch.device("cuda", 0)), allocator
+
+    return make
+
+
+class TestAccelerator:
+    def test_the_workspace_is_part_of_neither_figure_and_told_apart(self, accelerator) -> None:
+        meter, allocator = accelerator()
+        allocator.take("sentinel", 7 * MIB)
+        allocator.multiply()  # an earlier model's
+        meter.mark()
+        allocator.take("weights", 25 * MIB)
+        allocator.forward(10 * MIB)
+        reading = meter.measure(lambda: allocator.forward(10 * MIB))
+        assert reading == MemoryReading(25 * MIB, 35 * MIB, 1024 * MIB, workspace_bytes=32 * MIB)
+        assert "workspace" not in allocator.held
+
+    def test_a_scheme_that_needs_no_workspace_gives_the_same_figures(self, accelerator) -> None:
+        meter, allocator = accelerator()
+        meter.mark()
+        allocator.take("weights", 25 * MIB)
+
+        def forward() -> None:
+            allocator.take("activations", 10 * MIB)
+            allocator.drop("activations")
+
+        reading = meter.measure(forward)
+        assert reading == MemoryReading(25 * MIB, 35 * MIB, 1024 * MIB, workspace_bytes=0)
+
+    def test_figures_are_what_was_requested_and_not_the_blocks_that_hold_it(self, accelerator) -> None:
+        meter, allocator = accelerator()
+        meter.mark()
+        allocator.take("weights", 25 * MIB + 4)
+        allocator.multiply()
+        reading = meter.measure(lambda: allocator.forward(3))
+        assert (reading.resting_bytes, reading.activation_bytes) == (25 * MIB + 4, 3)
+
+    def test_an_earlier_peak_does_not_count(self, accelerator) -> None:
+        meter, allocator = accelerator()
+        meter.mark()
+        allocator.forward(500 * MIB)
+        assert meter.measure(lambda: allocator.forward(10 * MIB)).peak_bytes == 10 * MIB
+
+    def test_an_allocation_that_was_retried_makes_no_peak(self, accelerator) -> None:
+        meter, allocator = accelerator()
+        meter.mark()
+        allocator.take("weights", 25 * MIB)
+
+        def forward() -> None:
+            allocator.retries += 1
+
+        reading = meter.measure(forward)
+        assert (reading.resting_bytes, reading.peak_bytes, reading.workspace_bytes) == (25 * MIB, None, 0)
+
+    def test_an_allocator_that_does_not_count_requests_gives_no_figures(self, accelerator) -> None:
+        meter, allocator = accelerator(backend="cudaMallocAsync")
+        meter.mark()
+        allocator.take("weights", 25 * MIB)
+        reading = meter.measure(lambda: allocator.forward(10 * MIB))
+        assert reading == MemoryReading(None, None, 1024 * MIB, None)
+
+
+def test_a_cpu_has_no_workspace(meter: HostMemory) -> None:
+    meter.mark()
+    assert meter.measure(lambda: None).workspace_bytes is None

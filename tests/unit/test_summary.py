@@ -88,6 +88,13 @@ class TestTable:
         assert line[-2:] == ["-50.0%", "96.7% right, 38.0 dB"]
         assert cells(record("vit", "fp32", accuracy=0.9667))[0][-1] == "96.7% right"
 
+    def test_energy_has_a_column_where_any_row_has_it(self) -> None:
+        rows = [record("vit", "fp32", energy_per_image_mj=1234.5), record("vit", "int8")]
+        assert "mJ/image" in records_table(rows).splitlines()[0]
+        assert cells(*rows)[0][-1] == "1234"
+        assert cells(*rows)[1][-2:] == ["25.0%", "38.0 dB"]
+        assert "mJ/image" not in records_table(rows[1:])
+
     def test_verdicts(self) -> None:
         rows = [record("vit", "fp32", verdict=Status.PASS), record("vit", "int8", verdict=None)]
         assert records_table(rows).splitlines()[0].endswith("verdict")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
@@ -48,6 +47,10 @@ class TestHost:
         assert "waiting_s" not in state
         assert host.disturbance(state, host.read()) is None
 
+    def test_of_a_cpu_nothing_is_watched_and_no_energy_told(self) -> None:
+        assert HostTelemetry().glance() == {}
+        assert HostTelemetry().energy_mj() is None
+
     def test_two_readings_at_one_moment(self) -> None:
         state = {"monotonic_s": 1.0, "waiting_s": 0.0}
         assert HostTelemetry().disturbance(state, {"monotonic_s": 1.0, "waiting_s": 1.0}) is None
@@ -69,6 +72,7 @@ class FakeNvml:
             "nvmlDeviceGetClockInfo": 1980,
             "nvmlDeviceGetTemperature": 41,
             "nvmlDeviceGetPowerUsage": 120_000,
+            "nvmlDeviceGetTotalEnergyConsumption": 5_000_000,
             "nvmlDeviceGetCurrentClocksEventReasons": 0x4,  # the power cap of every busy GPU: no throttling
             "nvmlDeviceGetViolationStatus": SimpleNamespace(violationTime=5_000),
             "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=7 * 2**20),
@@ -78,34 +82,36 @@ class FakeNvml:
             ],
         }
         self.refused = refused.split()
-        self.open = 0
+        self.opened = 0
+        self.asked: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         def query(*_: object) -> Any:
-            assert self.open == 1, "a query outside a session"
+            assert self.opened, "a query before it was opened"
+            self.asked.append(name)
             if name in self.refused:
                 raise NVMLError("Not Supported")
             return self.values[name]
 
         return query
 
-    @contextlib.contextmanager
-    def session(self):
-        self.open += 1
-        try:
-            yield self
-        finally:
-            self.open -= 1
+    def open(self) -> FakeNvml:
+        self.opened += 1
+        return self
+
+
+CALM = {"monotonic_s": 100.0, "waiting_s": 7.0}  # of the host
 
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A GpuTelemetry on a fake NVML."""
+    """A GpuTelemetry on a fake NVML, whose host waited for no processor."""
 
-    def make(**given: Any) -> GpuTelemetry:
-        nvml = FakeNvml(**given)
-        monkeypatch.setattr(telemetry, "nvml_session", nvml.session)
-        return GpuTelemetry("GPU-1")
+    def make(uuid: str = "GPU-1", nvml: FakeNvml | None = None, **given: Any) -> GpuTelemetry:
+        nvml = nvml or FakeNvml(**given)
+        monkeypatch.setattr(telemetry, "open_nvml", nvml.open)
+        monkeypatch.setattr(HostTelemetry, "read", lambda _: CALM)
+        return GpuTelemetry(uuid)
 
     return make
 
@@ -113,7 +119,7 @@ def gpu(monkeypatch):
 class TestGpu:
     def test_every_figure_is_read_and_plain(self, gpu) -> None:
         state = gpu(pids=(os.getpid(),)).read()
-        assert state == {
+        assert state == CALM | {
             "sm_clock_mhz": 1980,
             "memory_clock_mhz": 1980,
             "temperature_c": 41,
@@ -140,6 +146,46 @@ class TestGpu:
         ]
         assert state["sm_clock_mhz"] == 1980
         assert device.disturbance(state, state) is None
+
+    def test_nvml_is_opened_and_the_gpu_looked_up_once(self, gpu) -> None:
+        nvml = FakeNvml()
+        device = gpu(nvml=nvml)
+        for _ in range(3):
+            device.read()
+            device.glance()
+            device.energy_mj()
+        assert nvml.opened == 1
+        assert nvml.asked.count("nvmlDeviceGetHandleByUUID") == 1
+
+    def test_a_glance_asks_for_clock_and_power_and_no_more(self, gpu) -> None:
+        nvml = FakeNvml()
+        assert gpu(nvml=nvml).glance() == {"sm_clock_mhz": 1980, "power_mw": 120_000}
+        assert nvml.asked == ["nvmlDeviceGetHandleByUUID", "nvmlDeviceGetClockInfo", "nvmlDeviceGetPowerUsage"]
+
+    def test_a_glance_leaves_out_what_the_gpu_does_not_support(self, gpu) -> None:
+        assert gpu(refused="nvmlDeviceGetPowerUsage").glance() == {"sm_clock_mhz": 1980}
+
+    def test_energy_is_the_counters(self, gpu) -> None:
+        assert gpu().energy_mj() == 5_000_000
+
+    def test_a_gpu_that_does_not_count_its_energy_has_none(self, gpu) -> None:
+        assert gpu(refused="nvmlDeviceGetTotalEnergyConsumption").energy_mj() is None
+
+    def test_a_slice_is_not_given_the_whole_gpus_energy(self, gpu) -> None:
+        nvml = FakeNvml()
+        assert gpu(uuid="MIG-1", nvml=nvml).energy_mj() is None
+        assert nvml.asked == []
+
+    def test_a_host_that_waited_for_a_processor_disturbs_what_it_launches(self, gpu) -> None:
+        device = gpu()
+        before = device.read()
+        waited = {**before, "monotonic_s": before["monotonic_s"] + 10, "waiting_s": before["waiting_s"] + 4}
+        reason = device.disturbance(before, waited)
+        assert reason == "a busy machine: for 40% of its time this process waited for a processor"
+
+    def test_a_throttled_gpu_is_named_before_a_busy_host(self, gpu) -> None:
+        waited = {"monotonic_s": 110.0, "waiting_s": 16.0, "throttle_reasons": 0x40, "temperature_c": 88}
+        assert gpu().disturbance(CALM, waited) == "the GPU was throttled (hardware thermal) at 88 °C"
 
     def test_a_gpu_that_nvml_does_not_know_is_an_error(self, gpu) -> None:
         with pytest.raises(NVMLError):
@@ -172,19 +218,19 @@ class TestGpu:
     )
     @pytest.mark.parametrize("when", ["before", "after"])
     def test_throttling_by_the_drivers_reasons(self, bits: int, words: str | None, when: str) -> None:
-        states = {"before": {}, "after": {}} | {when: {"throttle_reasons": bits, "temperature_c": 88}}
+        states = {"before": CALM, "after": CALM} | {when: {**CALM, "throttle_reasons": bits, "temperature_c": 88}}
         reason = GpuTelemetry("GPU-1").disturbance(states["before"], states["after"])
         assert reason == (words and f"the GPU was throttled ({words}) at 88 °C")
 
     def test_throttling_between_the_readings(self) -> None:
         judge = GpuTelemetry("GPU-1").disturbance
-        assert judge({"thermal_violation_ns": 5_000}, {"thermal_violation_ns": 5_000}) is None
-        reason = judge({"thermal_violation_ns": 5_000_000}, {"thermal_violation_ns": 12_000_000})
+        assert judge(CALM | {"thermal_violation_ns": 5_000}, CALM | {"thermal_violation_ns": 5_000}) is None
+        reason = judge(CALM | {"thermal_violation_ns": 5_000_000}, CALM | {"thermal_violation_ns": 12_000_000})
         assert reason == "the GPU was thermally throttled for 7 ms"
 
     @pytest.mark.parametrize(("percent", "disturbed"), [(0, False), (5, False), (6, True), (100, True)])
     @pytest.mark.parametrize("when", ["before", "after"])
     def test_a_busy_neighbour(self, percent: int, disturbed: bool, when: str) -> None:
-        states = {"before": {}, "after": {}} | {when: {"neighbours": {"222": 0, "111": percent}}}
+        states = {"before": CALM, "after": CALM} | {when: {**CALM, "neighbours": {"222": 0, "111": percent}}}
         reason = GpuTelemetry("GPU-1").disturbance(states["before"], states["after"])
         assert reason == (f"a busy neighbour: process 111 used {percent} % of this GPU" if disturbed else None)

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 from factories import make_record, make_samples
 
-from pytest_vq.measure.timing import MedianInterval, figures_of, paired_speedup
+from pytest_vq.measure.timing import DeviceFigures, MedianInterval, figures_of, paired_speedup
 from pytest_vq.schema.record import Samples, TimedFigures
 
 
@@ -18,7 +18,7 @@ def taken(*blocks_ms: Sequence[float]) -> Samples:
 def figures(values: Sequence[float], device_time_ms: float | None = None, **samples: Samples | None) -> TimedFigures:
     """The figures of one block of ``values``, of FP32 itself unless a ``reference`` is given."""
     pair = replace(make_samples(values), **{"reference": None, **samples})
-    return figures_of(pair, 100.0, device_time_ms)
+    return figures_of(pair, DeviceFigures(100.0, device_time_ms))
 
 
 def test_the_gate_gets_low_quantiles_of_the_pair_and_of_the_sentinel() -> None:
@@ -60,9 +60,35 @@ def test_launch_bound_is_latency_well_above_device_time() -> None:
     assert figures([2.0] * 10).launch_bound is None
 
 
-def test_what_was_measured_besides_the_samples_is_kept() -> None:
-    found = figures([2.0] * 10, device_time_ms=1.7)
-    assert (found.throughput_ips, found.device_time_ms) == (100.0, 1.7)
+def test_what_was_measured_of_the_device_beside_the_samples_is_kept() -> None:
+    found = figures_of(
+        make_samples(),
+        DeviceFigures(
+            throughput_ips=100.0,
+            device_time_ms=1.7,
+            device_time_method="blocked queue",
+            energy_per_image_mj=350.0,
+            sm_clock_mhz=1980.0,
+            power_mw=400_000.0,
+        ),
+    )
+    assert (found.throughput_ips, found.device_time_ms, found.device_time_method) == (100.0, 1.7, "blocked queue")
+    assert (found.energy_per_image_mj, found.sm_clock_mhz, found.power_mw) == (350.0, 1980.0, 400_000.0)
+
+
+@pytest.mark.parametrize(
+    ("own_ms", "fp32_ms", "speedup"), [(2.0, 5.0, 2.5), (2.0, None, None), (None, 5.0, None), (None, None, None)]
+)
+def test_a_device_speedup_needs_both_device_times(
+    own_ms: float | None, fp32_ms: float | None, speedup: float | None
+) -> None:
+    found = figures_of(make_samples(), DeviceFigures(100.0, own_ms, reference_device_time_ms=fp32_ms))
+    assert found.device_speedup == speedup
+
+
+def test_the_references_own_device_speedup_is_1_where_it_has_a_device_time() -> None:
+    assert figures([2.0] * 10, device_time_ms=1.7).device_speedup == 1.0
+    assert figures([2.0] * 10).device_speedup is None
 
 
 def test_speedup_is_the_median_of_adjacent_ratios() -> None:
@@ -97,9 +123,9 @@ def test_a_median_of_few_values_has_no_interval() -> None:
 
 def test_the_partners_median_stands_beside_the_speedup_that_is_over_it() -> None:
     samples = make_samples((10.0, 12.0), (11.0, 13.0))  # FP32 takes twice as long
-    assert figures_of(samples, 100.0, None).reference_latency_ms == 23.0
+    assert figures_of(samples, DeviceFigures(100.0)).reference_latency_ms == 23.0
 
 
 def test_the_reference_itself_has_no_partner() -> None:
     samples = replace(make_samples(), reference=None)
-    assert figures_of(samples, 100.0, None).reference_latency_ms is None
+    assert figures_of(samples, DeviceFigures(100.0)).reference_latency_ms is None

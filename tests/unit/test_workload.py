@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from pytest_vq.device.device import Device, open_device
 from pytest_vq.errors import OutputError
 from pytest_vq.execution.prepared import Prepared, unaltered
 from pytest_vq.execution.schemes import find_scheme, reference_scheme
+from pytest_vq.measure import workload as workload_module
 from pytest_vq.measure.reference import Reference
 from pytest_vq.measure.workload import place, reference_request, warm_precision
 from pytest_vq.precision.precisions import find_precision
@@ -127,6 +129,56 @@ def test_the_fp32_partner_is_altered_too(reference: Reference, device: Device) -
 
     fp32 = Case(reference.model, reference_scheme())
     assert reference_request(fp32, reference, device, alter)() == "fp32"
+
+
+class TestOrder:
+    """bitsandbytes ends the process where it finds an error that an earlier kernel left behind: it is waited for."""
+
+    @pytest.fixture
+    def steps(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """What is done on the device, in its order."""
+        steps: list[str] = []
+
+        def noted(step: str, function: Callable[..., Any]) -> Callable[..., Any]:
+            def note_and_call(*args: Any, **kwargs: Any) -> Any:
+                steps.append(step)
+                return function(*args, **kwargs)
+
+            return note_and_call
+
+        monkeypatch.setattr(Device, "synchronize", noted("wait", Device.synchronize))
+        monkeypatch.setattr(workload_module, "convert", noted("convert", workload_module.convert))
+        monkeypatch.setattr(workload_module, "load_prepare", noted("prepare", workload_module.load_prepare))
+        monkeypatch.setattr(nn.Sequential, "forward", noted("forward", nn.Sequential.forward))
+        return steps
+
+    @torch.inference_mode()
+    def test_of_a_pair(self, reference: Reference, device: Device, steps: list[str]) -> None:
+        def alter(_: Scheme, prepared: Prepared) -> Prepared:
+            steps.append("alter")
+            return prepared
+
+        place(case_of(reference, "int8"), reference, device, alter).request()
+        assert steps == ["wait", "convert", "prepare", "alter", "wait", "forward"]
+
+    @torch.inference_mode()
+    def test_of_a_warm_up(self, device: Device, steps: list[str]) -> None:
+        warm_precision(find_precision("int8"), device)
+        assert steps == ["wait", "convert", "wait", "forward"]
+
+    @torch.inference_mode()
+    def test_an_earlier_error_is_raised_before_anything_is_converted(
+        self, reference: Reference, device: Device, steps: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def synchronize(_: Device) -> None:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+        monkeypatch.setattr(Device, "synchronize", synchronize)
+        with pytest.raises(RuntimeError, match="device-side assert"):
+            place(case_of(reference, "int8"), reference, device)
+        with pytest.raises(RuntimeError, match="device-side assert"):
+            warm_precision(find_precision("int8"), device)
+        assert steps == []
 
 
 @pytest.mark.parametrize("name", list(DTYPES))
