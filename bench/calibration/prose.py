@@ -95,16 +95,20 @@ TAIL = """
 - With {suites} unchanged suites a row's false FAILs are known to about +-0.3 percentage points at 1 %.
 - *On one look* is far above the target under heavy tails and disturbed processes: a FAIL must be confirmed in fresh
   processes before it is believed. Where that is impossible, treat it as a suspicion.
-- PASS at +5 % is above 1 % for pairs with absolute time alone under heavy tails with 15 baseline processes, and below
-  it for all pairs together.
+- A third of the suite's error is left unspent, and `common shocks` needs most of it: the pool takes pairs for
+  independent.
+- What is merely open takes up to six processes, a suspect up to ten: in a loud hour a suite takes up to twice the
+  processes that three looks took, and leaves fewer pairs undecided.
+- Where a recording has no sentinel (`cpu_deit_tiny`), a median that looks 10 % slower blocks a PASS with nothing to
+  explain it, and absolute time has no more than three processes: fewer PASS than three looks at the 10 % quantile gave.
 - Two threads on two shared cores, and small blocks on an overloaded machine, are noisier (4 to 30 %) than anything
   simulated, in two modes that may last for several processes. 5 baseline processes that all met the fast mode do not
   know of the slow one: a few false FAILs in a thousand comparisons, where the rule asks for one in ten thousand. One
   baseline process is worse. There the machine's load has to be seen (a disturbance, the sentinel), or avoided.
 - DeiT-Tiny on an idle machine varies by 1.6 % in time and 1.1 % in ratio: above the sigma of 1 % up to which 5 % is to
   be found in 99 % of cases.
-- A baseline knows the noise of the hours it was recorded in. Against processes of an overloaded hour, 0.5 to 1 % of
-  comparisons failed falsely with 15 baseline processes, where the rule asks for one in ten thousand, and up to 6 % with
+- A baseline knows the noise of the hours it was recorded in. Against processes of a louder hour, up to 0.5 % of
+  comparisons failed falsely with 15 baseline processes, where the rule asks for one in ten thousand, and up to 5 % with
   one; nearly all others were left undecided. Save on several days, and not all in calm hours.
 - `drift, no sentinel` misses the target: where the machine itself wanders and nothing measures it, its history is not
   a sample of its future. There, compare by speedup, or side by side.

@@ -92,7 +92,7 @@ def test_the_error_of_a_suite_is_shared_by_all_its_comparisons_and_looks() -> No
     shares = [policy.steady_share, policy.steady_share, policy.typical_share, policy.typical_share]
     counting = [n for n in policy.looks if n >= policy.confirming_look]
     total = sum(64 * policy.references * policy.fail_error(64, n, share) for n in counting for share in shares)
-    assert total == pytest.approx(policy.suite_error)
+    assert 0.6 * policy.suite_error < total < 0.7 * policy.suite_error  # a third is left unspent
     assert sum(map(policy.pass_error_at, policy.looks)) == pytest.approx(policy.pass_error)
 
 
