@@ -7,11 +7,20 @@ that is not 0; they are listed in ``COMMANDS``.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 
-from pytest_vq.cli import ab_command, baselines_command, compare_command, models_command, selftest_command
+from pytest_vq.cli import (
+    ab_command,
+    baselines_command,
+    compare_command,
+    models_command,
+    recommend_command,
+    selftest_command,
+)
 from pytest_vq.errors import VqError
 
 Run = Callable[[argparse.Namespace], str | tuple[str, int]]
@@ -19,15 +28,31 @@ Run = Callable[[argparse.Namespace], str | tuple[str, int]]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code, 1 after an error of ours; argparse exits with 2 on wrong usage."""
-    args = _parser().parse_args(argv)
     try:
-        result = args.run(args)
-    except VqError as error:
-        print(f"pytest-vq: error: {error}", file=sys.stderr)
-        return 1
-    text, code = result if isinstance(result, tuple) else (result, 0)
-    print(text)
-    return int(code)
+        args = _parser().parse_args(argv)
+        try:
+            result = args.run(args)
+        except VqError as error:
+            print(f"pytest-vq: error: {error}", file=sys.stderr)
+            return 1
+        text, code = result if isinstance(result, tuple) else (result, 0)
+        with suppress(BrokenPipeError):
+            print(text)
+        return int(code)
+    finally:
+        _flush_output()
+
+
+def _flush_output() -> None:
+    """Write what is buffered, here and not when the interpreter ends, where nobody could catch the error.
+
+    Whoever reads us through a pipe may stop early, as ``head`` does. That is no error of ours or of theirs: the rest
+    goes nowhere, and the command's own exit code stands.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # Name (of two words: a command of a group), help, what it takes or None, and the function that runs it.
@@ -53,6 +78,7 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None] | None
         compare_command.add_arguments,
         compare_command.run_compare,
     ),
+    ("recommend", "which pair to deploy", recommend_command.add_arguments, recommend_command.run_recommend),
     ("ab", "compare two environments in alternating fresh processes", ab_command.add_arguments, ab_command.run_ab),
 )
 
