@@ -18,7 +18,7 @@ from pytest_vq.plugin.judging import Demand, Means, judge
 from pytest_vq.schema.estimates import Operator
 from pytest_vq.schema.outcome import Outcome, Profile
 from pytest_vq.schema.spec import Case
-from pytest_vq.schema.verdict import Status, Tolerances
+from pytest_vq.schema.verdict import Status, Tolerances, Verdict
 from pytest_vq.store.baselines import BaselineStore
 
 CASE = make_case()
@@ -248,3 +248,14 @@ def test_an_outcome_says_whether_its_time_was_decided(gate: Gate) -> None:
     undecided = gate(measured(disturbance="a busy neighbour"))
     unknown = gate(measured(), case=make_case("other-net"))
     assert [outcome.time_decided for outcome in (gate(measured()), undecided, unknown)] == [True, False, None]
+
+
+def test_it_is_decided_after_the_processes_that_were_asked_for_and_not_in_between(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {1: 1, 2: 1, 3: 3, 6: 0}
+    monkeypatch.setattr(
+        "pytest_vq.gate.decide.decide",
+        lambda question: Verdict(Status.INCONCLUSIVE, "open", more_processes=asked[len(question.candidates)]),
+    )
+    assert len(gate(*(measured(process=20 + number) for number in range(6))).estimates) == 6
