@@ -14,8 +14,8 @@ help:  ## list the targets
 
 bench: $(STAMP)  ## measure the suite on the GPU if there is one, else on the CPU; ARGS="--vq-models all --vq-save"
 	@set -e; gpu=$$($(BIN)/python -c 'import torch; print("--gpu" if torch.cuda.is_available() else "")'); \
-	echo "$(BIN)/pytest bench $$gpu $(ARGS)"; \
-	$(BIN)/pytest bench $$gpu $(ARGS)
+	echo "$(BIN)/pytest bench --vq-report $$gpu $(ARGS)"; \
+	$(BIN)/pytest bench --vq-report $$gpu $(ARGS)
 
 # A GPU is for one test at a time; the others share two cores.
 test: lint  ## lint, types and every test this machine can run; ARGS="-k store"

@@ -50,3 +50,7 @@ class BaselineError(VqError):
 
 class ResultsError(VqError):
     """Results cannot be written or read: directory not writable, disk full, or not a results file."""
+
+
+class MissingExtraError(VqError):
+    """What was asked for needs libraries that are installed with one of the package's extras; names it."""

@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,29 @@ def replace_file(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         discard(temporary)
+
+
+def write_together(directory: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write ``contents``, by their path in ``directory``, and return where they are. Folders are made as needed.
+
+    All are on the disk before the first of them is seen. Raises ResultsError where one cannot be written: then what
+    was there before is still there.
+    """
+    staged: dict[Path, Path] = {}
+    try:
+        for name, content in contents.items():
+            path = directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            staged[path] = stage(path, content)
+        for path, temporary in staged.items():
+            temporary.replace(path)
+    except OSError as error:
+        where = error.filename or directory
+        raise ResultsError(f"cannot write to {where}: {error.strerror or error}") from error
+    finally:
+        for temporary in staged.values():
+            discard(temporary)
+    return list(staged)
 
 
 def write_json(path: Path, value: Any) -> None:

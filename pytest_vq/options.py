@@ -42,6 +42,7 @@ class Options:
     strict: bool = False
     output: Path = Path("vq-results")
     runs: int = 1
+    report: bool = False
 
     @property
     def budget_s(self) -> float:
@@ -171,6 +172,7 @@ OPTIONS = (
     Option("vq-strict", "strict", _boolean, "NO_BASELINE, INCOMPARABLE and INCONCLUSIVE fail too"),
     Option("vq-output", "output", _path, "directory of this run's results; default vq-results/", "DIR"),
     Option("vq-runs", "runs", _at_least_one, "measure each pair in N fresh processes; default 1", "N"),
+    Option("vq-report", "report", _boolean, "write the report beside the results: needs pytest-vq[report]"),
 )
 
 

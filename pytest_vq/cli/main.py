@@ -19,6 +19,7 @@ from pytest_vq.cli import (
     compare_command,
     models_command,
     recommend_command,
+    report_command,
     selftest_command,
 )
 from pytest_vq.errors import VqError
@@ -78,6 +79,7 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None] | None
         compare_command.add_arguments,
         compare_command.run_compare,
     ),
+    ("report", "write a run's report", report_command.add_arguments, report_command.run_report),
     ("recommend", "which pair to deploy", recommend_command.add_arguments, recommend_command.run_recommend),
     ("ab", "compare two environments in alternating fresh processes", ab_command.add_arguments, ab_command.run_ab),
 )

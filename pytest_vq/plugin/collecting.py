@@ -10,6 +10,7 @@ from pytest_vq.execution.schemes import select_schemes
 from pytest_vq.plugin import benchmark, xdist
 from pytest_vq.plugin.marker import check_marker
 from pytest_vq.plugin.session import VqSession
+from pytest_vq.report.drawing import require_drawing
 from pytest_vq.schema.spec import Case
 
 # Raised inside torch, by torch's own modules: no user can do anything about it.
@@ -17,12 +18,14 @@ _TORCHS_OWN = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is de
 
 
 def check_usage(session: VqSession) -> None:
-    """Refuse unknown schemes, and ``--gpu`` without a GPU, before anything is collected.
+    """Refuse unknown schemes, ``--gpu`` without a GPU and reports without their libraries, before all is collected.
 
     Names of models are checked after collection, which imports the conftest files that may register them.
     """
     options = session.options
     select_schemes(options.precisions)
+    if options.report:
+        require_drawing()  # hours of measuring would end in its error otherwise
     if options.gpu and not session.config.getoption("collectonly"):
         from pytest_vq.device.device import require_accelerator
 

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_vq.device.environment import former_slug
 from pytest_vq.errors import ResultsError
-from pytest_vq.files import acquire, lock_of
+from pytest_vq.files import acquire, lock_of, write_together
 from pytest_vq.plugin import benchmark, xdist
 from pytest_vq.plugin.session import VqSession
 from pytest_vq.processes.fresh import run_afresh
@@ -19,6 +19,7 @@ from pytest_vq.schema.outcome import Failure, Outcome, Profile
 from pytest_vq.schema.record import Setup
 from pytest_vq.schema.verdict import Status
 from pytest_vq.store.results import ResultsWriter
+from pytest_vq.store.saved_run import REPORT_FOLDER, read_saved_run
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -34,6 +35,7 @@ class Run:
     rows: list[tuple[str, Outcome]] = field(default_factory=list)  # (node id, outcome)
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what the summary must say beside the rows
+    complete: bool = False  # once it is finished: that it was not interrupted
     _pairs: dict[str, list[str]] = field(default_factory=dict)  # node id -> the pair's id and model, once it began
     _writer: ResultsWriter | None = None
     _claim: BaseFileLock | None = None
@@ -86,18 +88,35 @@ class Run:
         if self._writer is None:
             return exitstatus
         ended = exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}
-        self._writer.close(complete=ended and not stopped)
+        self.complete = ended and not stopped
+        self._writer.close(complete=self.complete)
         if self._claim is not None:
             self._claim.release()
         if xdist.is_controller(self.session.config):
             rows = [(node_id, outcome.record, outcome.samples_ms) for node_id, outcome in self.rows]
             benchmark.write_benchmark_json(self.session.options.output / benchmark.FILE, self.session.config, rows)
         self._note_undecided_time()
+        code = exitstatus
         if self.session.options.save:
             self._save(exitstatus)
         elif exitstatus == pytest.ExitCode.OK and self._is_hollow():
-            return pytest.ExitCode.TESTS_FAILED
-        return exitstatus
+            code = pytest.ExitCode.TESTS_FAILED
+        if self.session.options.report:
+            self._write_report()
+        return code
+
+    def _write_report(self) -> None:
+        """Write the report from the files of this run, as ``pytest-vq report`` would."""
+        if not self.rows:
+            self.notes.append("no report: nothing was measured")
+            return
+        # It imports what draws and renders, which only this option needs.
+        from pytest_vq.report.report_files import PAGE, report_files
+
+        output = self.session.options.output
+        folder = output / REPORT_FOLDER
+        write_together(folder, report_files(read_saved_run(output)))
+        self.notes.append(f"report: {folder / PAGE}")
 
     def _save(self, exitstatus: int) -> None:
         if exitstatus != pytest.ExitCode.OK:

@@ -31,6 +31,7 @@ OTHER: dict[str, Any] = {
     "strict": True,
     "output": Path("/somewhere else/results"),
     "runs": 5,
+    "report": True,
 }
 # Valid for every option, and another value than above.
 INI = """\
@@ -48,6 +49,7 @@ vq_gate = off
 vq_strict = {switch}
 vq_output = ini-results
 vq_runs = 2
+vq_report = {switch}
 """
 CHANGED = [pytest.param(field, value, id=field) for field, value in OTHER.items()]
 
@@ -113,10 +115,10 @@ class TestOptions:
         with pytest.raises(KeyError, match="no option sets colour, shape"):
             pytest_command([], {"shape": "round", "threads": 2, "colour": "blue"})
 
-    def test_a_process_that_only_measures_neither_judges_nor_records_nor_starts_others(self, reread) -> None:
+    def test_a_process_that_only_measures_judges_records_starts_and_reports_nothing(self, reread) -> None:
         output = Path("/elsewhere")
         read = reread(words_of(all_of(Options(**OTHER)) | ungated(output)), INI.format(switch="true"))
-        assert read == replace(Options(**OTHER), gate="off", save=False, runs=1, output=output)
+        assert read == replace(Options(**OTHER), gate="off", save=False, runs=1, report=False, output=output)
 
 
 def test_targets_come_first_then_the_words_given_then_the_options() -> None:

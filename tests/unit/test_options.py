@@ -39,6 +39,7 @@ def test_the_defaults_are_the_contracts(read, pytester) -> None:
         strict=False,
         output=pytester.path / "vq-results",
         runs=1,
+        report=False,
     )
 
 
@@ -60,6 +61,7 @@ VALUES = [
     ("vq-gate", "report", "report", "gate", "report"),
     ("vq-strict", None, "1", "strict", True),
     ("vq-runs", "3", "3", "runs", 3),
+    ("vq-report", None, "on", "report", True),
 ]
 
 

@@ -1,0 +1,40 @@
+"""Draws specifications as PNG and SVG, in this process and without a network. Pure."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from typing import Any
+
+from pytest_vq.errors import MissingExtraError
+
+_LIBRARIES = ("altair", "jinja2", "vl_convert")  # imported where they are used: they take a second to load
+_SHARP = 2.0  # pixels of a PNG for one of the specification
+_MOST_PX = 16_000  # a side of a PNG at most, which what shows pictures still takes
+_SIZE = re.compile(rb'<svg[^>]* width="([0-9.]+)" height="([0-9.]+)"')
+
+
+def require_drawing() -> None:
+    """Raise MissingExtraError where a library that reports are made with is not installed."""
+    missing = [name for name in _LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"a report is made with libraries that are not installed ({', '.join(missing)}): "
+            "pip install 'pytest-vq[report]'"
+        )
+
+
+def draw_svg(specification: dict[str, Any]) -> bytes:
+    """The drawing of ``specification`` as SVG; whatever that names, nothing is fetched for it."""
+    import vl_convert
+
+    return vl_convert.vegalite_to_svg(specification, allowed_base_urls=[]).encode()
+
+
+def draw_png(svg: bytes) -> bytes:
+    """The PNG of a drawing by `draw_svg`, which is not drawn a second time for it."""
+    import vl_convert
+
+    found = _SIZE.search(svg)
+    longest = max(map(float, found.groups())) if found else 1.0
+    return vl_convert.svg_to_png(svg.decode(), scale=min(_SHARP, _MOST_PX / longest))

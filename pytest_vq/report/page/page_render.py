@@ -1,0 +1,125 @@
+"""Writes the page: one file of HTML with its own style and script, and a policy that lets nothing else run or load."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from pytest_vq.report.chart_data import ordered_pairs
+from pytest_vq.report.escaping import plain
+from pytest_vq.report.page import page_facts, page_history, page_strips
+from pytest_vq.report.page.page_images import chart_images
+from pytest_vq.report.page.page_rows import page_table
+from pytest_vq.schema.record import Record
+from pytest_vq.schema.side import Side
+from pytest_vq.schema.spec import CaseId
+from pytest_vq.store.explained import Explained
+from pytest_vq.store.results import Results
+from pytest_vq.store.samples import SamplesLine
+from pytest_vq.wording import count
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_TEMPLATE = "report.html.j2"
+
+
+def render_page(
+    results: Results,
+    samples: Sequence[SamplesLine] = (),
+    history: Sequence[Side] = (),
+    explained: Mapping[CaseId, Explained] | None = None,
+) -> bytes:
+    """``report.html``: the same bytes for the same run, whenever and wherever it is written.
+
+    ``samples`` are drawn as distributions, ``history`` (earlier runs and baselines) as trends, and ``explained`` says
+    what changed inside the pairs that FAIL; what is not given is left out of the page.
+    """
+    from markupsafe import Markup
+
+    records = ordered_pairs(results.records)
+    style, script = _asset("report.css"), _asset("report.js")
+    page = (
+        _environment()
+        .get_template(_TEMPLATE)
+        .render(
+            policy=_policy(style, script),
+            style=Markup(style),
+            script=Markup(script),
+            results=results,
+            **_content(records, results, samples, history, explained or {}),
+        )
+    )
+    return page.encode()
+
+
+def _content(
+    records: Sequence[Record],
+    results: Results,
+    samples: Sequence[SamplesLine],
+    history: Sequence[Side],
+    explained: Mapping[CaseId, Explained],
+) -> dict[str, Any]:
+    """What the template shows, section by section."""
+    return {
+        "headline": page_facts.headline(records),
+        "pairs": count(len(records), "pair"),
+        "counts": page_facts.verdict_counts(records),
+        "failed": page_facts.failed_pairs(records, explained),
+        "told": page_facts.told_verdicts(records),
+        "table": page_table(records),
+        "notes": page_facts.notes(records),
+        "charts": chart_images(records),
+        "groups": page_strips.strip_groups(records, samples),
+        "strip_width": page_strips.WIDTH_PX,
+        "lane_height": page_strips.LANE_PX,
+        "most_quantiles": page_strips.MOST_QUANTILES,
+        "trends": page_history.trends(records, results, history),
+        "unused": page_history.unused(results, history),
+        "has_history": bool(history),
+        "spark": (page_history.WIDTH_PX, page_history.HEIGHT_PX),
+        "facts": page_facts.environment_facts(results),
+    }
+
+
+def _asset(name: str) -> str:
+    return files("pytest_vq.report.page").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing is loaded, and nothing runs but what has one of these hashes; images are part of the file."""
+    return (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _environment() -> Environment:
+    """Templates in which every value is escaped: as HTML, and before that what could reorder or hide text."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    return Environment(
+        loader=FunctionLoader(_template),
+        autoescape=True,
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _template(name: str) -> str:
+    return files("pytest_vq.report.page").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _shown(value: object) -> object:
+    from markupsafe import Markup
+
+    return value if isinstance(value, Markup) or not isinstance(value, str) else plain(value)

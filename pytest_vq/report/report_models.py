@@ -1,0 +1,105 @@
+"""Every pair's figures, and what its scheme really did to the model's layers: the tables of ``report.md``. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pytest_vq.report.side_document import Table
+from pytest_vq.schema.record import Record
+from pytest_vq.wording import count, figure, milliseconds, plain_percent, size, times
+
+_HEADERS = (
+    "model",
+    "scheme",
+    "median latency",
+    "95 % interval",
+    "speedup",
+    "95 % interval",
+    "throughput",
+    "peak memory",
+    "saved",
+    "size",
+    "fidelity",
+    "verdict",
+)
+_ALIGN = ("left", "left", *("right", "left") * 2, *("right",) * 5, "left")
+_NAMED_LAYERS = 3  # of those left for one reason
+
+
+def models_table(records: Sequence[Record]) -> Table:
+    """A row a pair, each model named once."""
+    rows, previous = [], None
+    for record in records:
+        model = record.identity.model
+        rows.append((model if model != previous else "", *_cells(record)))
+        previous = model
+    return Table(_HEADERS, _ALIGN, tuple(rows))
+
+
+def _cells(record: Record) -> tuple[str, ...]:
+    timing, memory, setup = record.timing, record.memory, record.setup
+    is_reference = setup.is_reference
+    scheme = setup.scheme if setup.batch == 1 else f"{setup.scheme}, batch {setup.batch}"
+    return (
+        scheme + (" (launch-bound)" if timing.launch_bound else ""),
+        milliseconds(timing.latency_ms),
+        _interval(timing.latency_low_ms, timing.latency_high_ms, milliseconds),
+        "" if is_reference or timing.speedup is None else times(timing.speedup),
+        "" if is_reference else _interval(timing.speedup_low, timing.speedup_high, times),
+        "" if timing.throughput_ips is None else f"{figure(timing.throughput_ips)} images/s",
+        "" if memory.peak_memory_bytes is None else size(memory.peak_memory_bytes),
+        "" if is_reference or memory.memory_reduction is None else plain_percent(memory.memory_reduction),
+        size(memory.model_size_bytes),
+        _fidelity(record),
+        str(record.verdict or ""),
+    )
+
+
+def _interval(low: float | None, high: float | None, shown: Callable[[float], str]) -> str:
+    return "" if low is None or high is None else f"{shown(low)} … {shown(high)}"
+
+
+def _fidelity(record: Record) -> str:
+    fidelity = record.fidelity
+    parts = [] if fidelity.sqnr_db is None else [f"{fidelity.sqnr_db:.1f} dB"]
+    parts += [] if fidelity.accuracy is None else [f"{plain_percent(fidelity.accuracy)} right"]
+    return ", ".join(parts)
+
+
+def launches_table(records: Sequence[Record]) -> Table:
+    """The pairs whose time is set by launches: what the device itself needs, and how much faster it is at that."""
+    rows = [
+        (
+            record.id,
+            milliseconds(record.timing.latency_ms),
+            "" if record.timing.device_time_ms is None else milliseconds(record.timing.device_time_ms),
+            "" if record.timing.speedup is None else times(record.timing.speedup),
+            "" if record.timing.device_speedup is None else times(record.timing.device_speedup),
+        )
+        for record in records
+    ]
+    headers = ("pair", "median latency", "device time", "speedup", "device speedup")
+    return Table(headers, ("left", "right", "right", "right", "right"), tuple(rows))
+
+
+def coverage_table(records: Sequence[Record]) -> Table:
+    """What ran, how many of the linear layers outside the head the scheme holds, and why not the others."""
+    rows = [
+        (record.id, record.identity.method, f"{record.coverage.quantized} of {record.coverage.eligible}", _left(record))
+        for record in records
+        if record.coverage.quantized or record.coverage.left
+    ]
+    return Table(
+        ("pair", "method", "quantized layers", "left, and why"), ("left", "left", "right", "left"), tuple(rows)
+    )
+
+
+def _left(record: Record) -> str:
+    reasons: dict[str, list[str]] = {}
+    for layer, reason in record.coverage.left.items():
+        reasons.setdefault(reason, []).append(layer)
+    told = []
+    for reason, layers in reasons.items():
+        further = f" and {len(layers) - _NAMED_LAYERS} more" if len(layers) > _NAMED_LAYERS else ""
+        told.append(f"{count(len(layers), 'layer')}, {reason}: {', '.join(layers[:_NAMED_LAYERS])}{further}")
+    return "; ".join(told)
