@@ -5,6 +5,7 @@ Every pytest run of an environment loads this module, few measure: it imports no
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ def _wake(config: pytest.Config) -> Any:
     """The hooks of this run, registered at the first call."""
     if config.pluginmanager.has_plugin(_HOOKS):
         return config.pluginmanager.get_plugin(_HOOKS)
-    from pytest_vq.plugin import collecting, reporting
+    from pytest_vq.plugin import ci, collecting, reporting
     from pytest_vq.plugin.session import SESSION, VqSession
 
     try:
@@ -55,9 +56,12 @@ def _wake(config: pytest.Config) -> Any:
     except VqError as error:
         raise pytest.UsageError(str(error)) from None
     if not xdist.is_worker(config):
-        config.pluginmanager.register(reporting.RunHooks(session), "vq-run")
+        run_hooks = reporting.RunHooks(session)
+        config.pluginmanager.register(run_hooks, "vq-run")
+        config.pluginmanager.register(ci.GitHubHooks(run_hooks.run, os.environ), "vq-github")
         config.pluginmanager.register(xdist.ControllerHooks(), "vq-xdist")
     config.pluginmanager.register(reporting.ReportingHooks(session), "vq-reports")
+    config.pluginmanager.register(ci.PropertyHooks(), "vq-properties")
     hooks = collecting.CollectingHooks(session)
     config.pluginmanager.register(hooks, _HOOKS)
     return hooks

@@ -46,7 +46,9 @@ def judge(case: Case, outcome: Outcome, demand: Demand, means: Means) -> Outcome
             outcome = _joined(outcome, means.measure_again())
         verdict = _decide(case, outcome, demand, means)
     record = replace(outcome.record, verdict=verdict.status, reason=verdict.reason)
-    outcome = replace(outcome, record=record, time_decided=_decides_time(verdict))
+    outcome = replace(
+        outcome, record=record, time_decided=_decides_time(verdict), tolerances_over=_tolerances_over(verdict)
+    )
     return _explained(case, outcome, verdict, means) if verdict.status is Status.FAIL else outcome
 
 
@@ -68,6 +70,13 @@ def _decides_time(verdict: Verdict) -> bool | None:
     of_time = (LATENCY, SPEEDUP, DEVICE_SPEEDUP, CLOCKS)
     timed = [metric.status for metric in verdict.metrics if metric.metric in of_time]
     return any(status not in (Status.INCONCLUSIVE, Status.INCOMPARABLE) for status in timed) if timed else None
+
+
+def _tolerances_over(verdict: Verdict) -> float | None:
+    """How many tolerances the worst metric that FAILs is off; None where one has none, as a missed lower bound."""
+    failed = [metric for metric in verdict.metrics if metric.status is Status.FAIL]
+    over = [metric.effect / metric.tolerance for metric in failed if metric.effect is not None and metric.tolerance]
+    return max(over) if over and len(over) == len(failed) else None
 
 
 def _decide(case: Case, outcome: Outcome, demand: Demand, means: Means) -> Verdict:

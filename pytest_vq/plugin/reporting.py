@@ -56,7 +56,7 @@ class RunHooks:
 
     def __init__(self, session: VqSession) -> None:
         self._session = session
-        self._run = Run(session)
+        self.run = Run(session)
         self._progress = Progress(session.config)
         self._stopped = False
 
@@ -75,12 +75,12 @@ class RunHooks:
         pairs = 0 if option.collectonly or broken else self._session.comparisons
         if pairs:
             try:
-                self._run.open()
+                self.run.open()
             except VqError as error:
                 raise pytest.UsageError(str(error)) from None
         if pairs or xdist.is_controller(session.config):  # there only workers know the pairs
             try:
-                self._run.run_others()
+                self.run.run_others()
             except VqError as error:
                 self._stop(error)
         return (yield)
@@ -98,7 +98,7 @@ class RunHooks:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Write the row of a finished pair; what cannot be written ends the run, with all earlier rows kept."""
         try:
-            outcome = self._run.take(report)
+            outcome = self.run.take(report)
         except ResultsError as error:
             self._stop(error)
         if outcome is not None:
@@ -112,9 +112,9 @@ class RunHooks:
         try:
             # The latter two are set by -x, --maxfail, a session's timeout.
             stopped = self._stopped or bool(session.shouldstop or session.shouldfail)
-            session.exitstatus = self._run.finish(exitstatus, stopped)
+            session.exitstatus = self.run.finish(exitstatus, stopped)
         except VqError as error:
-            self._run.notes.append(f"ERROR: {error}")
+            self.run.notes.append(f"ERROR: {error}")
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _stop(self, error: VqError) -> NoReturn:
@@ -123,4 +123,4 @@ class RunHooks:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table of this run, and the reason of every verdict that is not PASS."""
-        write_summary(terminalreporter, self._run)
+        write_summary(terminalreporter, self.run)

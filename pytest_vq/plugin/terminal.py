@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_vq.report.escaping import plain
 from pytest_vq.report.table import reasons, records_table
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.verdict import Status
@@ -32,12 +33,12 @@ def write_summary(terminal: pytest.TerminalReporter, run: Run) -> None:
         )
         terminal.line(records_table(records))
     for line, colour in reasons(records):
-        terminal.line(line, **colour)
+        terminal.line(_shown(line), **colour)
     for record in records:
         if record.note is not None:
-            terminal.line(f"NOTE {record.id}: {record.note}")
+            terminal.line(_shown(f"NOTE {record.id}: {record.note}"))
     for failure in run.failures:
-        terminal.line(f"ERROR {failure.id}: {failure.error}: {failure.message}", red=True)
+        terminal.line(_shown(f"ERROR {failure.id}: {failure.error}: {failure.message}"), red=True)
     _write_counts(terminal, run, records)
 
 
@@ -53,4 +54,9 @@ def _write_counts(terminal: pytest.TerminalReporter, run: Run, records: Sequence
         terminal.line(f"results: {options.output}")
     for note in run.notes:
         failed, warned = note.startswith("ERROR"), note.startswith("WARNING")
-        terminal.line(note, red=failed, yellow=warned, bold=warned)
+        terminal.line(_shown(note), red=failed, yellow=warned, bold=warned)
+
+
+def _shown(text: str) -> str:
+    """``text``, line by line, with nothing in it that a terminal or a CI runner obeys: an error may quote anything."""
+    return "\n".join(map(plain, text.split("\n")))

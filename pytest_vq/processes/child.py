@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from pytest_vq.errors import MeasurementError
 from pytest_vq.store.results import Results, read_results
 
 _TAIL_LINES = 15
+# Where GitHub takes a job's summary: whoever started the child writes it, once.
+_OF_THE_PARENT = {"GITHUB_STEP_SUMMARY"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,12 @@ def run_child(child: Child, accepted: Collection[int] = (0,)) -> Results:
 def run_to_its_end(child: Child) -> int:
     """The exit code of ``child``, whatever it is; what it prints is kept beside its results in ``pytest.log``."""
     child.output.mkdir(parents=True, exist_ok=True)
+    environment = os.environ if child.environment is None else child.environment
     with _log(child).open("wb") as file:
         run = subprocess.run(
             child.command,
             cwd=child.cwd,
-            env=child.environment,
+            env={name: value for name, value in environment.items() if name not in _OF_THE_PARENT},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -65,6 +65,7 @@ class Outcome:
     operators: Mapping[str, Operator] | None = None  # for a baseline; None where the measuring process took none
     explanation: tuple[str, ...] = ()  # of a FAIL: what changed inside
     time_decided: bool | None = None  # whether any timed metric got an answer; None where none was compared
+    tolerances_over: float | None = None  # of a FAIL: the worst effect in tolerances; None where a bound was missed
 
     @property
     def samples_ms(self) -> tuple[float, ...]:

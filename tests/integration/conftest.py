@@ -114,7 +114,9 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Itera
     locks = pytester.mkdir("locks")
     monkeypatch.setenv("TMPDIR", str(locks))
     monkeypatch.setattr(tempfile, "tempdir", str(locks))
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # of the run that this test is part of
+    # Of the run that this test is part of: its worker, and the job whose summary it writes.
+    for name in ("PYTEST_XDIST_WORKER", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
+        monkeypatch.delenv(name, raising=False)
     pytester.makeini("[pytest]\naddopts = -p no:randomly\nvq_budget = 0.3\n")
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_my_bench=TEST)

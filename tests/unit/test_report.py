@@ -28,6 +28,7 @@ from pytest_vq.store.results import ResultsWriter, read_results
 
 GPU = replace(ENVIRONMENT, device="cuda", device_name="NVIDIA H200", device_slug="nvidia-h200")
 FILES = {
+    "comment.md",
     "report.md",
     "report.html",
     *(
@@ -100,7 +101,8 @@ class TestCommand:
         run = write_run(tmp_path / "run", of_models("net-a", "net-b"))
         assert main(["report", str(run)]) == 0
         assert files_in(run / "report") == FILES
-        assert capsys.readouterr().out.splitlines() == [f"{run}/report/report.md", f"{run}/report/report.html"]
+        names = ("report.md", "report.html", "comment.md")
+        assert capsys.readouterr().out.splitlines() == [f"{run}/report/{name}" for name in names]
 
     def test_writes_elsewhere_from_the_file_itself(self, tmp_path) -> None:
         run = write_run(tmp_path / "run", of_models("net"))
