@@ -10,6 +10,9 @@ from typing import Any
 
 from pytest_vq.schema.record import COLUMNS, Record
 
+# A spreadsheet takes a text that starts with one of these for a formula, and runs it. Numbers are none of its texts.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 
 def head_line() -> bytes:
     """The names of the columns."""
@@ -17,7 +20,10 @@ def head_line() -> bytes:
 
 
 def record_line(record: Record) -> bytes:
-    """The cells of ``record``: no figure, no cell; booleans in JSON's spelling; floats to the last digit."""
+    """The cells of ``record``: no figure, no cell; booleans in JSON's spelling; floats to the last digit.
+
+    A text that a spreadsheet would run as a formula has an apostrophe before it, which is how one writes it as a text.
+    """
     return _line([_cell(value) for value in record.cells().values()])
 
 
@@ -26,6 +32,8 @@ def _cell(value: Any) -> Any:
         return "true" if value else "false"
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
     return value
 
 

@@ -502,3 +502,16 @@ def test_results_of_version_1_are_version_2_once_reopened(tmp_path: Path) -> Non
         "study": [*["vit-digits"] * 4, "added"],
     }
     assert [row["execution"] for row in rows(directory)] == [EAGER] * 5
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_text_of_the_table_is_a_formula_to_a_spreadsheet(tmp_path: Path, start: str) -> None:
+    hostile = f'{start}HYPERLINK("http://example.org")'
+    writer = ResultsWriter(tmp_path, {})
+    writer.add(outcome(hostile, reason=hostile, memory_reduction=-0.25))
+    writer.close()
+    with (tmp_path / "results.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["model"], row["reason"]) == (f"'{hostile}", f"'{hostile}")
+    assert row["memory_reduction"] == "-0.25"  # a number stays one
+    assert read_results(tmp_path).records[0].identity.model == hostile
