@@ -74,6 +74,7 @@ class _Judged:
 
     judgement: stats.Judgement
     effect: Array
+    least_effect: Array  # that, or what it is without the sentinel, whichever is less
     worth: Flags  # of failing
     may_pass: Flags  # at the settling look, if it is still to come
     may_fail: Flags
@@ -127,6 +128,7 @@ def look(metric: Measured, m: int, prior: tuple[Array, Array], comparisons: int,
             _Judged(
                 judgement=stats.judge(found, limits, policy),
                 effect=found.mean,
+                least_effect=np.minimum(found.mean, fresh.values.mean(axis=2) - base),
                 worth=found.mean >= np.log1p(metric.tolerance),
                 may_pass=stats.may_pass(found, settling, then, policy) & (settling.more > 0),
                 may_fail=stats.may_fail(found, last, last_error, policy),
@@ -156,11 +158,12 @@ def _is_open(judged: _Judged, m: int, policy: Policy) -> Flags:
 
 def _blocked(judged: list[_Judged], m: int, policy: Policy) -> Look:
     """As `pytest_vq.gate.timed.typical`."""
-    fails: Flags = np.logical_or.reduce([j.judgement.fails for j in judged])
-    worst = np.argmax([j.effect for j in judged], axis=0)[None]
+    worth = np.log1p(policy.latency_tolerance)
+    fails: Flags = np.logical_or.reduce([j.judgement.fails & (j.least_effect >= worth) for j in judged])
+    worst = np.argmax([j.least_effect for j in judged], axis=0)[None]
     effect, is_open = (
         np.take_along_axis(np.array(each), worst, axis=0)[0]
-        for each in ([j.effect for j in judged], [_is_open(j, m, policy) for j in judged])
+        for each in ([j.least_effect for j in judged], [_is_open(j, m, policy) for j in judged])
     )
     blocks = ~fails & (effect > np.log1p(policy.typical_resolution))  # the tolerance is less: nobody marked it wider
     undecided = blocks & is_open

@@ -73,14 +73,35 @@ def _uuids(question: Question) -> set[str]:
 
 def _settle_typical(question: Question, comparisons: Sequence[Comparison]) -> Found:
     # In a busy hour any median is slower: without the sentinel's own beside it, that proves nothing.
-    failing = [c for c in comparisons if c.judgement.fails and c.scale.calibrated and c.metric.given]
-    worst = failing[0] if failing else max(comparisons, key=lambda c: c.effect)
+    failing = [
+        c
+        for c in comparisons
+        if c.judgement.fails and c.scale.calibrated and c.metric.given and _effect_of_typical(c) >= _worth(c)
+    ]
+    worst = failing[0] if failing else max(comparisons, key=_effect_of_typical)
     status = Status.FAIL if failing else Status.PASS
     resolution = max(question.policy.typical_resolution, worst.scale.limits.tolerance)
-    if not failing and worst.effect > math.log1p(resolution):
+    if not failing and _effect_of_typical(worst) > math.log1p(resolution):
         status = Status.INCONCLUSIVE
     verdict = verdict_of(question, status, worst)
     return verdict, needs_another_look(question, status, worst)
+
+
+def _effect_of_typical(comparison: Comparison) -> float:
+    """By how much a median or tail is worse, in logs: as it is, or given the sentinel, whichever is less.
+
+    A faster machine excuses nothing and accuses nobody: a tail that did not get shorter with it is not worse.
+    """
+    if not comparison.metric.given:
+        return comparison.effect
+    fresh, reference = (
+        sum(map(comparison.metric.log, group)) / len(group) for group in (comparison.fresh, comparison.reference)
+    )
+    return min(comparison.effect, fresh - reference)
+
+
+def _worth(comparison: Comparison) -> float:
+    return math.log1p(comparison.scale.limits.tolerance)
 
 
 def _has_interval(estimates: Estimates) -> bool:

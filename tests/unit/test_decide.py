@@ -665,6 +665,15 @@ def test_what_the_sentinels_own_median_explains_blocks_nothing() -> None:
     assert statuses(judge(*[tailed(1.12)] * 3, entry=paced, noise=TYPICAL))["median latency"] is Status.FAIL
 
 
+def test_a_tail_that_did_not_get_shorter_with_a_faster_machine_is_not_worse() -> None:
+    paced = make_entry(tuple(tailed(pace, pace, pace) for pace in (0.9, 1.0, 1.1, 0.95, 1.05, 1.0, 0.92, 1.08)))
+    for looks in (1, 3):
+        found = statuses(judge(*[tailed(0.8, 1.0, 0.8)] * looks, entry=paced, noise=TYPICAL))
+        assert found["p95 latency"] is Status.PASS
+    slower = [tailed(0.8, 1.3, 0.8)] * 3
+    assert statuses(judge(*slower, entry=paced, noise=TYPICAL))["p95 latency"] is not Status.PASS
+
+
 def test_a_slow_median_is_looked_at_again_before_it_blocks() -> None:
     restless = Noise(TYPICAL.priors | {"median latency" + GIVEN_SENTINEL: Prior(60.0, 0.15**2, 20)})
     first = judge(tailed(1.2), entry=TAILED, noise=restless)
