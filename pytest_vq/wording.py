@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from pytest_vq.schema.estimates import Estimates
 
 TO_KEEP_IT = (
@@ -58,6 +60,17 @@ def differences(before: Estimates, now: Estimates) -> str:
     if before.device_uuid != now.device_uuid:
         parts.append(f"device {before.device_uuid} → {now.device_uuid}")
     return ", ".join(parts)
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The first of ``names``, and how many more there are: ``a, b, c and 4 more``."""
+    further = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + further
+
+
+def between(low: float | None, high: float | None, shown: Callable[[float], str]) -> str:
+    """``9.9 ms … 10.1 ms``, each end as ``shown`` has it; empty where there is no interval."""
+    return "" if low is None or high is None else f"{shown(low)} … {shown(high)}"
 
 
 def interval(low: float, high: float) -> str:

@@ -13,6 +13,17 @@ from pytest_vq.schema.record import COLUMNS, Environment, PairSamples, Record, S
 from pytest_vq.schema.spec import Case, ModelSpec
 
 MIB = 2**20
+# Names that would split a row, mention somebody, run, command a runner, or turn text around, if they were let.
+HOSTILE = (
+    "a|b",
+    "`x` and ```",
+    "@org/team",
+    "<script>alert(1)</script>",
+    "net\n::error::all is lost",
+    "::error::all is lost",
+    "\x1b[31mred\x1b[0m",
+    "safe\u202eevil",
+)
 ENVIRONMENT = Environment(
     device="cpu",
     device_name="A CPU",

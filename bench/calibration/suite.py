@@ -73,8 +73,7 @@ class _Judged:
     """What one reference says."""
 
     judgement: stats.Judgement
-    effect: Array
-    least_effect: Array  # that, or what it is without the sentinel, whichever is less
+    least_effect: Array  # given the sentinel or without it, whichever is less
     worth: Flags  # of failing
     may_pass: Flags  # at the settling look, if it is still to come
     may_fail: Flags
@@ -127,7 +126,6 @@ def look(metric: Measured, m: int, prior: tuple[Array, Array], comparisons: int,
         judged.append(
             _Judged(
                 judgement=stats.judge(found, limits, policy),
-                effect=found.mean,
                 least_effect=np.minimum(found.mean, fresh.values.mean(axis=2) - base),
                 worth=found.mean >= np.log1p(metric.tolerance),
                 may_pass=stats.may_pass(found, settling, then, policy) & (settling.more > 0),

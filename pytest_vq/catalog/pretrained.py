@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from pytest_vq.errors import BuildError
 from pytest_vq.schema.spec import ModelSpec
+from pytest_vq.wording import listed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,9 +71,8 @@ def check_complete(who: str, info: Mapping[str, Any]) -> None:
     """Raise BuildError if ``info`` says that a weight was not in the checkpoint: it would be random without a word."""
     missing = sorted(map(str, info.get("missing_keys") or ())) + sorted(map(str, info.get("mismatched_keys") or ()))
     if missing:
-        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         raise BuildError(
-            f"{who} does not fit its config: no usable weights for {', '.join(missing[:_SHOWN])}{more}; "
+            f"{who} does not fit its config: no usable weights for {listed(missing, _SHOWN)}; "
             "is it a checkpoint of this architecture?"
         )
 

@@ -16,7 +16,7 @@ from pytest_vq.report.text import plain_table
 from pytest_vq.schema.estimates import Entry, Estimates
 from pytest_vq.schema.record import Setup
 from pytest_vq.store.baselines import BaselineStore
-from pytest_vq.store.results import Results, Row, read_results
+from pytest_vq.store.results import Results, Row, read_results, rows_of_pairs
 
 # Title, field of Estimates, divisor. Decibels are logarithms already: they change by a difference, not a percentage.
 FIGURES = (
@@ -92,13 +92,10 @@ def _acceptable(results: Results, models: str | None, path: Path) -> list[Row]:
 
 
 def _grouped(rows: Iterable[Row]) -> list[tuple[str, Setup, tuple[Estimates, ...]]]:
-    """Each model and setup with its processes' estimates; of a pair measured twice by one process, the last."""
-    groups: dict[tuple[str, Setup], dict[int, tuple[Estimates, ...]]] = {}
-    for row in rows:
-        groups.setdefault((row.record.identity.model, row.record.setup), {})[id(row.environment)] = row.estimates
+    """Each model and setup with its processes' estimates."""
     return [
-        (model, setup, tuple(estimates for taken in processes.values() for estimates in taken))
-        for (model, setup), processes in groups.items()
+        (pair.model, setup, tuple(estimates for row in taken for estimates in row.estimates))
+        for (pair, setup), taken in rows_of_pairs(rows).items()
     ]
 
 

@@ -69,7 +69,8 @@ class Comparison:
     reference: tuple[Estimates, ...]
     label: str
     scale: Scale
-    effect: float
+    effect: float  # given the sentinel, where that is taken out
+    raw_effect: float  # as it is
     error: float
     judgement: stats.Judgement
     may_pass: bool  # at the settling look, if it is still to come
@@ -112,6 +113,7 @@ def compare_with_reference(
         label=label,
         scale=scale,
         effect=float(found.mean),
+        raw_effect=_mean(fresh)[0] - base,
         error=error,
         judgement=stats.judge(found, scale.limits, policy),
         may_pass=settling.more > 0 and bool(stats.may_pass(found, settling, then, policy)),

@@ -54,10 +54,10 @@ def typical(question: Question, entry: Entry) -> list[Found]:
     """
     if question.disturbance is not None or not all(map(_has_interval, question.candidates)):
         return []
-    found = []
+    found, cards = [], {candidate.device_uuid for candidate in question.candidates}
     for reading in (noise.MEDIAN, noise.P95):
         recent, anchor = (
-            [p for p in group if _has_interval(p) and reading.ms(p) and p.device_uuid in _uuids(question)]
+            [p for p in group if _has_interval(p) and reading.ms(p) and p.device_uuid in cards]
             for group in (entry.processes, entry.anchor.estimates)
         )
         if recent and all(map(reading.ms, question.candidates)):
@@ -67,41 +67,29 @@ def typical(question: Question, entry: Entry) -> list[Found]:
     return found
 
 
-def _uuids(question: Question) -> set[str]:
-    return {candidate.device_uuid for candidate in question.candidates}
-
-
 def _settle_typical(question: Question, comparisons: Sequence[Comparison]) -> Found:
-    # In a busy hour any median is slower: without the sentinel's own beside it, that proves nothing.
-    failing = [
-        c
-        for c in comparisons
-        if c.judgement.fails and c.scale.calibrated and c.metric.given and _effect_of_typical(c) >= _worth(c)
-    ]
-    worst = failing[0] if failing else max(comparisons, key=_effect_of_typical)
+    failing = [comparison for comparison in comparisons if _is_proven(comparison)]
+    worst = failing[0] if failing else max(comparisons, key=_least_effect)
     status = Status.FAIL if failing else Status.PASS
     resolution = max(question.policy.typical_resolution, worst.scale.limits.tolerance)
-    if not failing and _effect_of_typical(worst) > math.log1p(resolution):
+    if not failing and _least_effect(worst) > math.log1p(resolution):
         status = Status.INCONCLUSIVE
     verdict = verdict_of(question, status, worst)
     return verdict, needs_another_look(question, status, worst)
 
 
-def _effect_of_typical(comparison: Comparison) -> float:
+def _least_effect(comparison: Comparison) -> float:
     """By how much a median or tail is worse, in logs: as it is, or given the sentinel, whichever is less.
 
     A faster machine excuses nothing and accuses nobody: a tail that did not get shorter with it is not worse.
     """
-    if not comparison.metric.given:
-        return comparison.effect
-    fresh, reference = (
-        sum(map(comparison.metric.log, group)) / len(group) for group in (comparison.fresh, comparison.reference)
-    )
-    return min(comparison.effect, fresh - reference)
+    return min(comparison.effect, comparison.raw_effect)
 
 
-def _worth(comparison: Comparison) -> float:
-    return math.log1p(comparison.scale.limits.tolerance)
+def _is_proven(comparison: Comparison) -> bool:
+    # In a busy hour any median is slower: without the sentinel's own beside it, that proves nothing.
+    is_worth = _least_effect(comparison) >= math.log1p(comparison.scale.limits.tolerance)
+    return comparison.judgement.fails and comparison.scale.calibrated and comparison.metric.given and is_worth
 
 
 def _has_interval(estimates: Estimates) -> bool:

@@ -41,6 +41,12 @@ def all_precisions() -> dict[str, PrecisionSpec]:
     return {spec.name: spec for spec in _PRECISIONS}
 
 
+def precision_place(name: str) -> int:
+    """Where a table has the precision called ``name``: widest first, and behind all of them what is not there."""
+    names = list(all_precisions())
+    return names.index(name) if name in names else len(names)
+
+
 def find_precision(name: str) -> PrecisionSpec:
     """The precision called ``name``.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_vq.precision.precisions import all_precisions
+from pytest_vq.precision.precisions import precision_place
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.spec import EAGER, CaseId
 from pytest_vq.store.samples import SamplesLine
@@ -67,6 +67,5 @@ def _likeness(record: Record) -> tuple[str, int, str]:
 
 
 def _order(record: Record) -> tuple[int, int, bool, str]:
-    names, setup = list(all_precisions()), record.setup
-    place = names.index(setup.precision) if setup.precision in names else len(names)
-    return setup.batch, place, setup.execution != EAGER, setup.scheme
+    setup = record.setup
+    return setup.batch, precision_place(setup.precision), setup.execution != EAGER, setup.scheme

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_vq.precision.precisions import all_precisions
+from pytest_vq.precision.precisions import precision_place
 from pytest_vq.report.escaping import plain
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.spec import EAGER, CaseId
-from pytest_vq.wording import figure, milliseconds, plain_percent, size, times
+from pytest_vq.wording import between, figure, milliseconds, plain_percent, size, times
 
 _MIB = 2**20
 ChartRow = dict[str, Any]
@@ -71,10 +71,8 @@ def ordered_pairs(records: Sequence[Record]) -> list[Record]:
 
 def _scheme_place(record: Record) -> tuple[int, bool, str]:
     """Sorts schemes: the catalog's precisions from the widest to the narrowest, each with eager execution first."""
-    names = list(all_precisions())
     setup = record.setup
-    place = names.index(setup.precision) if setup.precision in names else len(names)
-    return place, setup.execution != EAGER, setup.scheme
+    return precision_place(setup.precision), setup.execution != EAGER, setup.scheme
 
 
 def _row(record: Record, several_batches: bool) -> ChartRow:
@@ -93,7 +91,7 @@ def _row(record: Record, several_batches: bool) -> ChartRow:
         "launches": "launch-bound" if timing.launch_bound else "",
         "speedup": None if is_reference else speedup,
         "speedup_text": "" if is_reference or speedup is None else times(speedup),
-        "speedup_interval": _interval(timing.speedup_low, timing.speedup_high),
+        "speedup_interval": between(timing.speedup_low, timing.speedup_high, times),
         "latency_ms": _positive(timing.latency_ms),
         "latency_text": milliseconds(timing.latency_ms),
         "throughput_ips": throughput,
@@ -113,10 +111,6 @@ def _row(record: Record, several_batches: bool) -> ChartRow:
 
 def _positive(value: float | None) -> float | None:
     return value if value is not None and value > 0 else None
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{times(low)} … {times(high)}"
 
 
 def on_the_front(rows: Sequence[ChartRow]) -> list[ChartRow]:

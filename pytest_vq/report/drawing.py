@@ -11,7 +11,7 @@ from pytest_vq.errors import MissingExtraError
 _LIBRARIES = ("altair", "jinja2", "vl_convert")  # imported where they are used: they take a second to load
 _SHARP = 2.0  # pixels of a PNG for one of the specification
 _MOST_PX = 16_000  # a side of a PNG at most, which what shows pictures still takes
-_SIZE = re.compile(rb'<svg[^>]* width="([0-9.]+)" height="([0-9.]+)"')
+_SIZE = re.compile(rb'<svg[^>]*? width="([0-9.]+)" height="([0-9.]+)"')
 
 
 def require_drawing() -> None:
@@ -35,6 +35,10 @@ def draw_png(svg: bytes) -> bytes:
     """The PNG of a drawing by `draw_svg`, which is not drawn a second time for it."""
     import vl_convert
 
+    return vl_convert.svg_to_png(svg.decode(), scale=min(_SHARP, _MOST_PX / max(1.0, *svg_size(svg))))
+
+
+def svg_size(svg: bytes) -> tuple[float, float]:
+    """Width and height in pixels of a drawing by `draw_svg`; 0 where it does not say."""
     found = _SIZE.search(svg)
-    longest = max(map(float, found.groups())) if found else 1.0
-    return vl_convert.svg_to_png(svg.decode(), scale=min(_SHARP, _MOST_PX / longest))
+    return (float(found[1]), float(found[2])) if found else (0.0, 0.0)

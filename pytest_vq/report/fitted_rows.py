@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_vq.report.escaping import markdown
-from pytest_vq.report.page.page_facts import verdict_counts
+from pytest_vq.report.facts import verdict_counts
 from pytest_vq.schema.outcome import Failure
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.verdict import Status

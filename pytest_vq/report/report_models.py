@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pytest_vq.report.side_document import Table
 from pytest_vq.schema.record import Record
-from pytest_vq.wording import count, figure, milliseconds, plain_percent, size, times
+from pytest_vq.wording import between, count, figure, listed, milliseconds, plain_percent, size, times
 
 _HEADERS = (
     "model",
@@ -43,9 +43,9 @@ def _cells(record: Record) -> tuple[str, ...]:
     return (
         scheme + (" (launch-bound)" if timing.launch_bound else ""),
         milliseconds(timing.latency_ms),
-        _interval(timing.latency_low_ms, timing.latency_high_ms, milliseconds),
+        between(timing.latency_low_ms, timing.latency_high_ms, milliseconds),
         "" if is_reference or timing.speedup is None else times(timing.speedup),
-        "" if is_reference else _interval(timing.speedup_low, timing.speedup_high, times),
+        "" if is_reference else between(timing.speedup_low, timing.speedup_high, times),
         "" if timing.throughput_ips is None else f"{figure(timing.throughput_ips)} images/s",
         "" if memory.peak_memory_bytes is None else size(memory.peak_memory_bytes),
         "" if is_reference or memory.memory_reduction is None else plain_percent(memory.memory_reduction),
@@ -53,10 +53,6 @@ def _cells(record: Record) -> tuple[str, ...]:
         _fidelity(record),
         str(record.verdict or ""),
     )
-
-
-def _interval(low: float | None, high: float | None, shown: Callable[[float], str]) -> str:
-    return "" if low is None or high is None else f"{shown(low)} … {shown(high)}"
 
 
 def _fidelity(record: Record) -> str:
@@ -100,6 +96,5 @@ def _left(record: Record) -> str:
         reasons.setdefault(reason, []).append(layer)
     told = []
     for reason, layers in reasons.items():
-        further = f" and {len(layers) - _NAMED_LAYERS} more" if len(layers) > _NAMED_LAYERS else ""
-        told.append(f"{count(len(layers), 'layer')}, {reason}: {', '.join(layers[:_NAMED_LAYERS])}{further}")
+        told.append(f"{count(len(layers), 'layer')}, {reason}: {listed(layers, _NAMED_LAYERS)}")
     return "; ".join(told)

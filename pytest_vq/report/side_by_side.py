@@ -24,7 +24,7 @@ from pytest_vq.report.side_verdicts import Decision, decide_pair
 from pytest_vq.schema.side import Side, SideKind, SidePair
 from pytest_vq.schema.spec import CaseId
 from pytest_vq.schema.verdict import Status
-from pytest_vq.wording import TO_KEEP_IT, count
+from pytest_vq.wording import TO_KEEP_IT, count, listed
 
 _NAMED = 8  # pairs, where an error says what a side holds
 
@@ -129,9 +129,8 @@ def _metrics_of(a: Side, b: Side) -> list[Metric]:
 
 def _holds(side: Side) -> str:
     names = [name_of(pair, side) for pair in ordered(side.pairs)]
-    further = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    listed = f"{count(len(names), 'pair')}: {', '.join(names[:_NAMED])}{further}" if names else "nothing"
-    return f"{side.label} ({side.name}) holds {listed}"
+    held = f"{count(len(names), 'pair')}: {listed(names, _NAMED)}" if names else "nothing"
+    return f"{side.label} ({side.name}) holds {held}"
 
 
 def _aggregates(pairs: Sequence[PairComparison], metrics: Sequence[Metric]) -> Iterator[Aggregate]:

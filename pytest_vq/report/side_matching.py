@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import fields
 
-from pytest_vq.precision.precisions import all_precisions
+from pytest_vq.precision.precisions import precision_place
 from pytest_vq.schema.record import Setup
 from pytest_vq.schema.side import Side, SidePair
 from pytest_vq.wording import count
@@ -36,11 +36,9 @@ def _unlikeness(match: Match) -> int:
 
 def ordered(pairs: Iterable[SidePair]) -> list[SidePair]:
     """By model and batch, then from the widest precision to the narrowest."""
-    precisions = list(all_precisions())
 
     def key(pair: SidePair) -> tuple[str, int, int, str]:
-        place = precisions.index(pair.precision) if pair.precision in precisions else len(precisions)
-        return pair.case_id.model, pair.case_id.batch, place, pair.case_id.scheme
+        return pair.case_id.model, pair.case_id.batch, precision_place(pair.precision), pair.case_id.scheme
 
     return sorted(pairs, key=key)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from pytest_vq.report import facts
 from pytest_vq.report.chart_data import ordered_pairs
 from pytest_vq.report.next_command import measure_again, record_baselines
-from pytest_vq.report.page import page_facts
 from pytest_vq.report.report_blocks import Command, Paragraph, Picture, ReportBlock, Section, report_markdown
 from pytest_vq.report.report_categories import categories_table
 from pytest_vq.report.report_models import coverage_table, launches_table, models_table
@@ -55,12 +55,12 @@ def _headline(
 ) -> Iterator[ReportBlock]:
     devices = dict.fromkeys(environment.device_name for environment in results.environments)
     yield Section(f"Quantized vision models on {', '.join(devices)}", level=1)
-    yield Paragraph(page_facts.headline(records), is_loud=True)
-    counts = [f"{found.pairs} {found.name}" for found in page_facts.verdict_counts(records)]
+    yield Paragraph(facts.headline(records), is_loud=True)
+    counts = [f"{found.pairs} {found.name}" for found in facts.verdict_counts(records)]
     counts += [f"{len(results.failures)} not measured"] if results.failures else []
     unfinished = "" if results.complete else " The run was interrupted: what it had measured until then is here."
     yield Paragraph(f"{', '.join(counts)}.{unfinished}")
-    failed = page_facts.failed_pairs(records, explained)
+    failed = facts.failed_pairs(records, explained)
     if failed:
         yield Section("What FAILs")
     for pair in failed:
@@ -106,7 +106,7 @@ def _undecided(results: Results, records: Sequence[Record]) -> Iterator[ReportBl
     for record in open_pairs:
         yield Lines((f"{record.verdict} {record.id}: {record.reason}",))
         yield Command(measure_again(record, results.options))
-    told = [told for told in page_facts.told_verdicts(records) if told.name in _NO_VERDICT]
+    told = [told for told in facts.told_verdicts(records) if told.name in _NO_VERDICT]
     for verdict in told:
         yield Lines(tuple(f"{verdict.name} {', '.join(ids)}: {reason}" for reason, ids in verdict.reasons))
         yield Command(record_baselines([r for r in records if r.verdict == verdict.name], results.options))
@@ -135,12 +135,12 @@ def _method(records: Sequence[Record]) -> Iterator[ReportBlock]:
 
 def _facts(results: Results, records: Sequence[Record]) -> Iterator[ReportBlock]:
     yield Section("Environment")
-    facts = page_facts.environment_facts(results)
-    yield Table(("what", "value"), ("left", "left"), tuple((fact.name, fact.value) for fact in facts))
+    where = facts.environment_facts(results)
+    yield Table(("what", "value"), ("left", "left"), tuple((fact.name, fact.value) for fact in where))
     yield Section("Coverage")
     covered = coverage_table(records)
     yield covered if covered.rows else Paragraph("No scheme of this run replaces layers.")
-    notes = page_facts.notes(records)
+    notes = facts.notes(records)
     if notes:
         yield Section("Disturbances and notes")
         yield Lines(tuple(f"{note.name}: {note.value}" for note in notes))

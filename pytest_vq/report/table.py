@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pytest_vq.precision.precisions import all_precisions
+from pytest_vq.precision.precisions import precision_place
 from pytest_vq.report.text import plain_table
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.spec import EAGER
@@ -98,9 +98,8 @@ def _first_seen(records: Sequence[Record], record: Record) -> int:
 
 
 def _scheme_order(record: Record) -> tuple[int, bool, str]:
-    names = list(all_precisions())
-    precision, execution = record.setup.precision, record.setup.execution
-    return names.index(precision) if precision in names else len(names), execution != EAGER, execution
+    execution = record.setup.execution
+    return precision_place(record.setup.precision), execution != EAGER, execution
 
 
 def _cells(record: Record, mark: str) -> list[str]:

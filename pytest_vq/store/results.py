@@ -7,7 +7,7 @@ atomically.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,8 @@ from pytest_vq.errors import ResultsError
 from pytest_vq.files import append_line, replace_file
 from pytest_vq.schema.estimates import Estimates
 from pytest_vq.schema.outcome import Failure, Outcome
-from pytest_vq.schema.record import Environment, Record
+from pytest_vq.schema.record import Environment, Record, Setup
+from pytest_vq.schema.spec import CaseId
 from pytest_vq.store.csv_table import head_line, record_line
 from pytest_vq.store.reading import NoSchemaError, NotJsonError, read_versioned, upgraded_setup
 from pytest_vq.store.samples import SAMPLES, SamplesLine, append_samples, encode_samples, read_samples
@@ -179,6 +180,14 @@ def read_results(path: Path) -> Results:
     return Results(
         study.options, study.environments, rows, study.failures, study.started_utc, study.updated_utc, study.complete
     )
+
+
+def rows_of_pairs(rows: Iterable[Row]) -> dict[tuple[CaseId, Setup], list[Row]]:
+    """Each pair and setup with its rows, one a process; of a pair measured twice by one process, the last counts."""
+    groups: dict[tuple[CaseId, Setup], dict[int, Row]] = {}
+    for row in rows:
+        groups.setdefault((row.record.case_id, row.record.setup), {})[id(row.environment)] = row
+    return {pair: list(taken.values()) for pair, taken in groups.items()}
 
 
 def _row(stored: Mapping[str, Any], environments: Sequence[Environment], version: int) -> Row:

@@ -8,13 +8,13 @@ from pathlib import Path
 from pytest_vq.catalog.models import all_models
 from pytest_vq.errors import BaselineError
 from pytest_vq.schema.estimates import Entry, Estimates
-from pytest_vq.schema.record import Setup
 from pytest_vq.schema.side import Side, SideKind, SidePair, entry_of
 from pytest_vq.schema.spec import CaseId
 from pytest_vq.store.baseline_format import model_of
 from pytest_vq.store.baselines import BaselineStore
 from pytest_vq.store.published import STUDY_NAME, published_study
-from pytest_vq.store.results import STUDY, TABLE, Results, Row, read_results
+from pytest_vq.store.results import STUDY, TABLE, Results, Row, read_results, rows_of_pairs
+from pytest_vq.wording import listed
 
 _VERSIONS_FIRST = ("driver", "torch", "transformers", "bitsandbytes")
 _SHOWN = 3  # values of one fact; of more, the rest is counted
@@ -50,22 +50,19 @@ def _find_baselines(path: Path) -> tuple[BaselineStore, str] | None:
 
 def _run_side(results: Results, name: str, label: str) -> Side:
     pairs = _run_pairs(results.rows, name)
-    device = _listed(row.environment.device_slug for row in results.rows)
+    device = _values(row.environment.device_slug for row in results.rows)
     facts = {"device": device} | _facts(pairs) | ({} if results.complete else {"run": "interrupted"})
     failures = tuple(f"{failure.id} ({failure.error})" for failure in results.failures)
     return Side(label, name, SideKind.RUN, facts, pairs, failures)
 
 
 def _run_pairs(rows: Iterable[Row], name: str) -> tuple[SidePair, ...]:
-    """Each pair with the processes of all its rows; of a pair measured twice by one process, the last row counts."""
-    groups: dict[tuple[CaseId, Setup], dict[int, Row]] = {}
-    for row in rows:
-        groups.setdefault((row.record.case_id, row.record.setup), {})[id(row.environment)] = row
+    """Each pair with the processes of all its rows."""
     pairs = []
-    for (case_id, setup), taken in groups.items():
-        processes = [estimates for row in taken.values() for estimates in row.estimates]
-        doubts = [row.record.disturbance for row in taken.values() if row.record.disturbance]
-        category = next(iter(taken.values())).record.identity.category
+    for (case_id, setup), taken in rows_of_pairs(rows).items():
+        processes = [estimates for row in taken for estimates in row.estimates]
+        doubts = [row.record.disturbance for row in taken if row.record.disturbance]
+        category = taken[0].record.identity.category
         pairs.append(SidePair.of(case_id, category, entry_of(setup, processes, name), doubts[0] if doubts else None))
     return tuple(pairs)
 
@@ -91,18 +88,18 @@ def _facts(pairs: Sequence[SidePair]) -> dict[str, str]:
     versions = sorted({name for process in processes for name in process.versions} - set(_VERSIONS_FIRST))
     limits = sorted({process.power_limit_mw for process in processes if process.power_limit_mw is not None})
     facts = {
-        "device uuid": _listed(process.device_uuid for process in processes),
-        "power limit": _listed(f"{limit / 1000:.0f} W" for limit in limits),
-        **{name: _listed(p.versions.get(name) for p in processes) for name in (*_VERSIONS_FIRST, *versions)},
-        "protocol": _listed(setup.protocol for setup in setups),
-        "weights": _listed(setup.weights for setup in setups),
-        "threads": _listed(None if setup.threads is None else str(setup.threads) for setup in setups),
-        "TF32": _listed("on" if setup.tf32 else "off" for setup in setups),
-        "type of the rest": _listed(setup.rest for setup in setups),
-        "batch": _listed(str(setup.batch) for setup in setups),
+        "device uuid": _values(process.device_uuid for process in processes),
+        "power limit": _values(f"{limit / 1000:.0f} W" for limit in limits),
+        **{name: _values(p.versions.get(name) for p in processes) for name in (*_VERSIONS_FIRST, *versions)},
+        "protocol": _values(setup.protocol for setup in setups),
+        "weights": _values(setup.weights for setup in setups),
+        "threads": _values(None if setup.threads is None else str(setup.threads) for setup in setups),
+        "TF32": _values("on" if setup.tf32 else "off" for setup in setups),
+        "type of the rest": _values(setup.rest for setup in setups),
+        "batch": _values(str(setup.batch) for setup in setups),
         "processes a pair": _span([str(n) for n in sorted({len(pair.processes) for pair in pairs})]),
         "date": _span(_dates(processes)),
-        "commit": _listed(process.commit for process in processes),
+        "commit": _values(process.commit for process in processes),
     }
     return {name: value for name, value in facts.items() if value}
 
@@ -115,7 +112,5 @@ def _span(ordered: Sequence[str]) -> str:
     return f"{ordered[0]} … {ordered[-1]}" if len(ordered) > 1 else "".join(ordered)
 
 
-def _listed(values: Iterable[str | None]) -> str:
-    known = sorted({value for value in values if value})
-    further = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
-    return ", ".join(known[:_SHOWN]) + further
+def _values(values: Iterable[str | None]) -> str:
+    return listed(sorted({value for value in values if value}), _SHOWN)

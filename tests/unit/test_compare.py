@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import ENVIRONMENT, MIB, make_outcome, make_record, make_setup
+from factories import ENVIRONMENT, HOSTILE, MIB, make_outcome, make_record, make_setup
 from scipy.stats import t
 
 from pytest_vq.cli.main import main
@@ -642,18 +642,6 @@ def test_markdown_is_tables_of_github(compare: Run, tmp_path: Path) -> None:
     assert out.startswith("### 1 of 4 pairs regressed in B\n\n- FAIL net-a-int8: ")
     assert "| pair | metric | A | B | ratio | 95 % interval | verdict |\n| --- | --- | ---: | ---: | ---: |" in out
     assert "| net-a-int8 | median latency | 10.0 ms | 12.0 ms |" in out
-
-
-HOSTILE = (
-    "a|b",
-    "`x` and ```",
-    "@org/team",
-    "<script>alert(1)</script>",
-    "net\n::error::all is lost",
-    "::error::all is lost",
-    "\x1b[31mred\x1b[0m",
-    "safe\u202eevil",
-)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import ENVIRONMENT, MIB, alter, make_outcome, make_record, make_samples, make_setup
+from factories import ENVIRONMENT, HOSTILE, MIB, alter, make_outcome, make_record, make_samples, make_setup
 
 from pytest_vq.cli.main import main
 from pytest_vq.cli.recommend_command import size_in_bytes
@@ -681,18 +681,6 @@ def test_markdown_is_tables_of_github(recommend: Run, tmp_path: Path) -> None:
     assert code == 0
     assert out.startswith("### Which pair to deploy\n\n- asked for: median latency &#60; 16 ms; ")
     assert "| net | net-int8 | net-int8 | net-fp16 | fast = balanced |" in out
-
-
-HOSTILE = (
-    "a|b",
-    "`x` and ```",
-    "@org/team",
-    "<script>alert(1)</script>",
-    "net\n::error::all is lost",
-    "::error::all is lost",
-    "\x1b[31mred\x1b[0m",
-    "safe\u202eevil",
-)
 
 
 @pytest.fixture

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_vq.report.charts import memory_efficiency, pareto, performance_analysis, speedup_heatmap
-from pytest_vq.report.drawing import draw_svg
+from pytest_vq.report.drawing import draw_svg, svg_size
 from pytest_vq.schema.record import Record
 
-_SIZE = re.compile(r'<svg[^>]*? width="([0-9.]+)" height="([0-9.]+)"')
 _TAG = re.compile(r"<[^>]*>")
 _FINE_DIGITS = re.compile(r"(\.[0-9]{2})[0-9]+")
 _DRAWN_TWICE = 500  # pairs at most
@@ -86,8 +85,7 @@ def chart_images(records: Sequence[Record]) -> list[ChartImage]:
 def _image(chart: _Chart, records: Sequence[Record]) -> ChartImage:
     light = _svg(chart.specification(records, theme="light"))
     dark = None if len(records) > _DRAWN_TWICE else _address(_svg(chart.specification(records, theme="dark")))
-    size = _SIZE.search(light)
-    width, height = (round(float(side)) for side in size.groups()) if size else (0, 0)
+    width, height = map(round, svg_size(light.encode()))
     alt = f"{chart.title}, a chart: {_IN_THE_TABLE}"
     return ChartImage(chart.id, chart.title, alt, chart.caption, _address(light), dark, width, height)
 

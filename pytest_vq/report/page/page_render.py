@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from pytest_vq.report import facts
 from pytest_vq.report.chart_data import ordered_pairs
 from pytest_vq.report.escaping import plain
-from pytest_vq.report.page import page_facts, page_history, page_strips
+from pytest_vq.report.page import page_history, page_strips
 from pytest_vq.report.page.page_images import chart_images
 from pytest_vq.report.page.page_rows import page_table
 from pytest_vq.schema.record import Record
@@ -65,13 +66,13 @@ def _content(
 ) -> dict[str, Any]:
     """What the template shows, section by section."""
     return {
-        "headline": page_facts.headline(records),
+        "headline": facts.headline(records),
         "pairs": count(len(records), "pair"),
-        "counts": page_facts.verdict_counts(records),
-        "failed": page_facts.failed_pairs(records, explained),
-        "told": page_facts.told_verdicts(records),
+        "counts": facts.verdict_counts(records),
+        "failed": facts.failed_pairs(records, explained),
+        "told": facts.told_verdicts(records),
         "table": page_table(records),
-        "notes": page_facts.notes(records),
+        "notes": facts.notes(records),
         "charts": chart_images(records),
         "groups": page_strips.strip_groups(records, samples),
         "strip_width": page_strips.WIDTH_PX,
@@ -81,7 +82,7 @@ def _content(
         "unused": page_history.unused(results, history),
         "has_history": bool(history),
         "spark": (page_history.WIDTH_PX, page_history.HEIGHT_PX),
-        "facts": page_facts.environment_facts(results),
+        "facts": facts.environment_facts(results),
     }
 
 

@@ -1,4 +1,4 @@
-"""What the page says in words: verdicts and their reasons, and what was measured with what. Pure."""
+"""What a report says in words: verdicts and their reasons, and what was measured with what. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_vq.schema.spec import CaseId
 from pytest_vq.schema.verdict import Status
 from pytest_vq.store.explained import Explained
 from pytest_vq.store.results import Results
-from pytest_vq.wording import count
+from pytest_vq.wording import count, listed
 
 _SHOWN = 5  # values of one fact; of more, the rest is counted
 _MEMORY = "peak memory"  # how the reason of a FAIL in memory begins
@@ -116,24 +116,22 @@ def environment_facts(results: Results) -> list[Fact]:
     versions = sorted({name for environment in environments for name in environment.versions})
     settings = sorted({name for environment in environments for name in environment.settings})
     facts = {
-        "device": _listed(environment.device_name for environment in environments),
-        "baselines' folder": _listed(environment.device_slug for environment in environments),
-        "device id": _listed(environment.device_uuid for environment in environments),
-        **{name: _listed(environment.versions.get(name) for environment in environments) for name in versions},
-        **{name: _listed(environment.settings.get(name) for environment in environments) for name in settings},
-        "protocol": _listed(record.setup.protocol for record in records),
-        "weights": _listed(record.setup.weights for record in records),
-        "threads": _listed(None if r.setup.threads is None else str(r.setup.threads) for r in records),
-        "TF32": _listed("on" if record.setup.tf32 else "off" for record in records),
-        "method": _listed(record.identity.method for record in records),
-        "commit": _listed(environment.commit for environment in environments),
+        "device": _values(environment.device_name for environment in environments),
+        "baselines' folder": _values(environment.device_slug for environment in environments),
+        "device id": _values(environment.device_uuid for environment in environments),
+        **{name: _values(environment.versions.get(name) for environment in environments) for name in versions},
+        **{name: _values(environment.settings.get(name) for environment in environments) for name in settings},
+        "protocol": _values(record.setup.protocol for record in records),
+        "weights": _values(record.setup.weights for record in records),
+        "threads": _values(None if r.setup.threads is None else str(r.setup.threads) for r in records),
+        "TF32": _values("on" if record.setup.tf32 else "off" for record in records),
+        "method": _values(record.identity.method for record in records),
+        "commit": _values(environment.commit for environment in environments),
         "processes": str(len(environments)),
         "measured": f"{results.started_utc} … {results.updated_utc}",
     }
     return [Fact(name, value) for name, value in facts.items() if value]
 
 
-def _listed(values: Iterable[str | None]) -> str:
-    known = sorted({value for value in values if value})
-    further = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
-    return ", ".join(known[:_SHOWN]) + further
+def _values(values: Iterable[str | None]) -> str:
+    return listed(sorted({value for value in values if value}), _SHOWN)
