@@ -4,6 +4,12 @@ Every message says what happened, where, and what to do next, because in CI the 
 """
 
 
+def first_line(error: BaseException) -> str:
+    """What an error from elsewhere says first: hints follow, and a line of its own may be a command to a CI runner."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class VqError(Exception):
     """Base of every error raised on purpose by pytest-vq."""
 

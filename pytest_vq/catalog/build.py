@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pytest_vq.catalog.initialize import can_start_on_meta, fill_mobilevit, fill_transformer, generator_for, seed_of
 from pytest_vq.catalog.models import DATA, DIGITS, table
 from pytest_vq.catalog.output import output_tensor
-from pytest_vq.errors import BuildError, SelectionError
+from pytest_vq.errors import BuildError, SelectionError, first_line
 from pytest_vq.schema.spec import ModelSpec
 
 __all__ = ["build_meta", "build_source", "example_inputs", "labelled_images", "output_tensor", "weights_kind"]
@@ -153,7 +153,7 @@ def _build_local(spec: ModelSpec) -> nn.Module:
             torch.default_generator.manual_seed(seed_of(spec.name))
             model: object = spec.build()
     except Exception as error:
-        raise BuildError(f"{_whose(spec)} raised {type(error).__name__}: {error}") from error
+        raise BuildError(f"{_whose(spec)} raised {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise BuildError(
             f"{_whose(spec)} returned a {type(model).__name__}; "

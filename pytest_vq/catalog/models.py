@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_vq.errors import RegistrationError, SelectionError
+from pytest_vq.errors import RegistrationError, SelectionError, first_line
 from pytest_vq.schema.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -204,7 +204,9 @@ def _check_builder(name: str, build: object) -> None:
     try:
         inspect.signature(build).bind()
     except TypeError as error:
-        raise RegistrationError(f"model {name!r}: {_qualname(build)} must take no arguments ({error})") from error
+        raise RegistrationError(
+            f"model {name!r}: {_qualname(build)} must take no arguments ({first_line(error)})"
+        ) from error
 
 
 def _check_free(name: str, build: Callable[[], nn.Module]) -> None:

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import constants
 from transformers.utils import logging
 
-from pytest_vq.errors import BuildError
+from pytest_vq.errors import BuildError, first_line
 from pytest_vq.schema.spec import ModelSpec
 from pytest_vq.wording import listed
 
@@ -40,7 +40,9 @@ def load_checkpoint(spec: ModelSpec, kind: Any, arguments: Mapping[str, Any], sh
     try:
         model, info = _fetch(spec, kind, arguments)
     except Exception as error:
-        raise BuildError(f"{_who(spec)} could not be loaded: {_first_line(error)}\n{_advice(spec)}") from error
+        raise BuildError(
+            f"{_who(spec)} could not be loaded: {type(error).__name__}: {first_line(error)}\n{_advice(spec)}"
+        ) from error
     check_complete(_who(spec), info)
     found = {name: tensor.shape for name, tensor in model.state_dict().items()}
     if found != shapes:
@@ -131,11 +133,6 @@ def _advice(spec: ModelSpec) -> str:
         f"HF_HOME; now {constants.HF_HUB_CACHE}), then run offline with HF_HUB_OFFLINE=1. "
         "Without, --vq-weights random needs no download."
     )
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
 def _size(shape: Any) -> str:

@@ -22,6 +22,7 @@ from pytest_vq.errors import (
     DeviceOutOfMemoryError,
     DeviceUnavailableError,
     VqError,
+    first_line,
 )
 from pytest_vq.schema.record import Environment
 
@@ -160,12 +161,6 @@ def guarded(device: Device, what: str) -> Iterator[None]:
         raise
     finally:
         torch.set_default_dtype(default_dtype)
-
-
-def first_line(error: BaseException) -> str:
-    """What the error says first, without the hints that follow."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def is_device_trouble(error: BaseException) -> bool:

@@ -9,9 +9,9 @@ from functools import partial
 from torch import Tensor, nn
 
 from pytest_vq.catalog.build import build_source, example_inputs, labelled_images, output_tensor
-from pytest_vq.device.device import first_line, is_device_trouble
+from pytest_vq.device.device import is_device_trouble
 from pytest_vq.device.pinned import pin_storages, release_pinned
-from pytest_vq.errors import OutputError, PrecisionError
+from pytest_vq.errors import OutputError, PrecisionError, first_line
 from pytest_vq.precision.fidelity import check_output, find_right, measure_fidelity, to_bits
 from pytest_vq.schema.figures import Fidelity, present
 from pytest_vq.schema.spec import Case, ModelSpec

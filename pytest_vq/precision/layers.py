@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_vq.errors import PrecisionError
+from pytest_vq.errors import PrecisionError, first_line
 
 
 def eligible_layers(model: nn.Module, heads: Sequence[str]) -> dict[str, nn.Linear]:
@@ -108,6 +108,6 @@ class Copier:
             return copy.deepcopy(source, memo)
         except (TypeError, RuntimeError) as error:
             raise PrecisionError(
-                f"{type(source).__name__} cannot be copied, and every precision needs its own copy ({error}): keep "
-                "handles, locks and tensors with a gradient history out of the module"
+                f"{type(source).__name__} cannot be copied, and every precision needs its own copy "
+                f"({first_line(error)}): keep handles, locks and tensors with a gradient history out of the module"
             ) from error

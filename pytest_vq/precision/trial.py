@@ -12,6 +12,7 @@ import math
 import torch
 from torch import nn
 
+from pytest_vq.errors import first_line
 from pytest_vq.precision.converted import LayerBuilder
 from pytest_vq.precision.fidelity import ratio_db
 from pytest_vq.precision.layers import Copier
@@ -33,7 +34,7 @@ def fault_of_shape(
     except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise  # about the device, not about the shape
     except (RuntimeError, ValueError, AssertionError) as error:
-        return f"the library fails at {in_features} -> {out_features}: {error}"
+        return f"the library fails at {in_features} -> {out_features}: {first_line(error)}"
     if isinstance(sqnr_db, str):
         return sqnr_db
     if sqnr_db >= min_sqnr_db:

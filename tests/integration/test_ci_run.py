@@ -33,6 +33,7 @@ def on_github(steady: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     steady.makepyfile(test_my_bench=ANY_MEMORY)
     assert steady.runpytest_inprocess("--vq-precisions=fp32,int8", "--vq-save").ret == 0
     summary = steady.path / "summary.md"
+    monkeypatch.setenv("CI", "true")  # pytest then prints an error's message in full, line by line
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_WORKSPACE", str(steady.path))
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
