@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
+from pytest_vq.gate.bounds import MEMORY
 from pytest_vq.schema.estimates import Operator
 from pytest_vq.wording import size
 
 TOP = 5
 _NOTHING = Operator(calls=0, self_ms=0.0, self_bytes=0)
 _SMALL = 0.01  # of the total: smaller changes explain nothing
+
+
+def what_changed(
+    failed: Collection[str], before: Mapping[str, Operator], now: Mapping[str, Operator], peak: Sequence[str]
+) -> list[str]:
+    """Why the metrics called ``failed`` did, in sentences; ``peak`` tells who holds the memory at the peak.
+
+    Both tables are of one call.
+    """
+    sentences = explain(before, now) if set(failed) - {MEMORY} else []
+    return [*sentences, *explain_memory(before, now), *peak] if MEMORY in failed else sentences
 
 
 def explain(before: Mapping[str, Operator], now: Mapping[str, Operator]) -> list[str]:

@@ -115,13 +115,11 @@ def _explained(case: Case, outcome: Outcome, verdict: Verdict, means: Means) -> 
 
 def _what_changed(case: Case, verdict: Verdict, before: Mapping[str, Operator], means: Means) -> list[str]:
     """One profiled pass against the baseline's: in sentences, and both tables as a file."""
-    from pytest_vq.gate.bounds import MEMORY
-    from pytest_vq.gate.explain import explain, explain_memory
+    from pytest_vq.gate.explain import what_changed
 
     profile = means.profile()
     now, peak = profile.operators, profile.peak_stacks
-    tables = {"reason": verdict.reason, "before": before, "now": now, "peak": peak}
+    failed = [metric.metric for metric in verdict.metrics if metric.status is Status.FAIL]
+    tables = {"reason": verdict.reason, "failed": failed, "before": before, "now": now, "peak": peak}
     write_json(means.explanations / f"{case.id}.json", tables)
-    if any(metric.status is Status.FAIL and metric.metric == MEMORY for metric in verdict.metrics):
-        return [*explain_memory(before, now), *peak]
-    return explain(before, now)
+    return what_changed(failed, before, now, peak)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_vq.gate.explain import explain, explain_memory
+from pytest_vq.gate.explain import what_changed
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.spec import CaseId
 from pytest_vq.schema.verdict import Status
@@ -15,7 +15,6 @@ from pytest_vq.store.results import Results
 from pytest_vq.wording import count, listed
 
 _SHOWN = 5  # values of one fact; of more, the rest is counted
-_MEMORY = "peak memory"  # how the reason of a FAIL in memory begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +83,7 @@ def failed_pairs(records: Sequence[Record], explained: Mapping[CaseId, Explained
 def _sentences(explained: Explained | None) -> tuple[str, ...]:
     if explained is None:
         return ()
-    if _MEMORY in explained.reason:
-        return (*explain_memory(explained.before, explained.now), *explained.peak)
-    return tuple(explain(explained.before, explained.now))
+    return tuple(what_changed(explained.failed, explained.before, explained.now, explained.peak))
 
 
 def told_verdicts(records: Sequence[Record]) -> list[Told]:

@@ -19,6 +19,7 @@ class Explained:
     """The operators of one call in the baseline and now, and who holds the memory at the peak, a sentence each."""
 
     reason: str  # of the verdict that this was taken for
+    failed: tuple[str, ...]  # the metrics that did
     before: Mapping[str, Operator]
     now: Mapping[str, Operator]
     peak: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_vq.gate.explain import explain, explain_memory
+from pytest_vq.gate.explain import explain, explain_memory, what_changed
 from pytest_vq.schema.estimates import Operator
 
 
@@ -57,3 +57,17 @@ def test_memory_is_explained_by_the_operators_that_keep_more_of_it() -> None:
         "aten::empty keeps 5.0 MiB that it allocates, 1.0 MiB more than in the baseline",
     ]
     assert explain_memory(now, before) == []
+
+
+def test_time_and_memory_are_both_explained_where_both_failed() -> None:
+    now = BEFORE | {"aten::ones": Operator(calls=1, self_ms=1.0, self_bytes=32 << 20)}
+    time, memory = explain(BEFORE, now), explain_memory(BEFORE, now)
+    assert time
+    assert memory
+    assert what_changed(["latency", "peak_memory"], BEFORE, now, ["forward holds it"]) == [
+        *time,
+        *memory,
+        "forward holds it",
+    ]
+    assert what_changed(["peak_memory"], BEFORE, now, ["forward holds it"]) == [*memory, "forward holds it"]
+    assert what_changed(["latency", "speedup"], BEFORE, now, ["forward holds it"]) == time

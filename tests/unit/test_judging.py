@@ -151,6 +151,7 @@ def test_a_fail_is_explained_by_one_profiled_call_against_the_baselines(
     assert [path.name for path in explanations.iterdir()] == ["net-int8.json"]
     assert json.loads((explanations / "net-int8.json").read_text()) == {
         "reason": outcome.record.reason,
+        "failed": ["latency", "speedup"],
         "before": {name: asdict(operator) for name, operator in BEFORE.items()},
         "now": {name: asdict(operator) for name, operator in NOW.items()},
         "peak": list(STACKS),

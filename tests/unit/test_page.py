@@ -206,7 +206,7 @@ class TestVerdicts:
     def test_a_fail_says_what_changed_inside(self) -> None:
         record = make_record(verdict=Status.FAIL, reason="latency +40.0 %")
         before, now = {"aten::linear": Operator(10, 5.0, 0)}, {"aten::copy_": Operator(10, 9.0, 0)}
-        explained = {record.case_id: Explained(record.reason, before, now)}
+        explained = {record.case_id: Explained(record.reason, ("latency",), before, now)}
         (article,) = read_page(render_page(results_of(record), explained=explained)).all("article")
         assert "aten::copy_ appeared" in article.text
         assert "aten::linear vanished" in article.text
@@ -214,7 +214,9 @@ class TestVerdicts:
     def test_a_fail_in_memory_says_what_holds_it(self) -> None:
         record = make_record(verdict=Status.FAIL, reason="peak memory +40.0 %")
         tables = {"aten::add": Operator(1, 1.0, 0)}, {"aten::add": Operator(1, 1.0, 4 * MIB)}
-        explained = {record.case_id: Explained(record.reason, *tables, peak=("net.py:7 holds 4.0 MiB",))}
+        explained = {
+            record.case_id: Explained(record.reason, ("peak_memory",), *tables, peak=("net.py:7 holds 4.0 MiB",))
+        }
         (article,) = read_page(render_page(results_of(record), explained=explained)).all("article")
         assert "aten::add keeps 4.0 MiB" in article.text
         assert "net.py:7 holds 4.0 MiB" in article.text
@@ -235,7 +237,12 @@ class TestVerdicts:
 
 
 class TestExplained:
-    TABLES: ClassVar = {"before": {"a": {"calls": 1, "self_ms": 2.0, "self_bytes": 0}}, "now": {}, "peak": []}
+    TABLES: ClassVar = {
+        "failed": ["latency"],
+        "before": {"a": {"calls": 1, "self_ms": 2.0, "self_bytes": 0}},
+        "now": {},
+        "peak": [],
+    }
 
     def write(self, directory: Path, name: str, content: str) -> None:
         (directory / EXPLAINED).mkdir(exist_ok=True)
@@ -299,7 +306,9 @@ class TestHostileNames:
         history = [side(records, name=HOSTILE[0])]
         results = results_of(*records, failures=tuple(Failure(name, name, name, name) for name in HOSTILE))
         explained = {
-            r.case_id: Explained(r.reason, {HOSTILE[0]: Operator(1, 1, 1)}, {HOSTILE[2]: Operator(2, 2, 2)})
+            r.case_id: Explained(
+                r.reason, ("latency",), {HOSTILE[0]: Operator(1, 1, 1)}, {HOSTILE[2]: Operator(2, 2, 2)}
+            )
             for r in records
         }
         return render_page(results, samples_of(records, 4), history, explained)

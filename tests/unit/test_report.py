@@ -298,7 +298,7 @@ class TestHeadline:
         fail = alter(make_record("net"), verdict=Status.FAIL, reason="slower")
         results = read_results(write_run(tmp_path, [fail]))
         before, now = ({"aten::mm": Operator(1, ms, 0)} for ms in (5.0, 9.0))
-        explained = {fail.case_id: Explained("slower", before, now)}
+        explained = {fail.case_id: Explained("slower", ("latency",), before, now)}
         assert "aten::mm" in section(study_report(results, explained).decode(), "What FAILs")
 
 
