@@ -325,8 +325,9 @@ def test_the_markers_tolerance_replaces_the_default() -> None:
         (GPU, [100], 102.0, Status.FAIL),
         (GPU, [1000, 1001], 1009, Status.PASS),
         (GPU, [1000, 1001], 1012, Status.FAIL),
-        (CPU, [50] * 5, 53.9, Status.PASS),
-        (CPU, [50] * 5, 54.0, Status.FAIL),
+        (CPU, [6] * 5, 10.7, Status.PASS),
+        (CPU, [50] * 5, 57.9, Status.PASS),
+        (CPU, [50] * 5, 58.0, Status.FAIL),
         (CPU, [1000] * 5, 1049, Status.PASS),
         (CPU, [1000] * 5, 1050, Status.FAIL),
         (CPU, [92.3, 81.3, 85.8, 77.7, 103.6], 57.3, Status.PASS),
@@ -360,7 +361,7 @@ def test_the_markers_memory_tolerance_is_relative_and_replaces_the_default() -> 
 @pytest.mark.parametrize("before", [0, 1])
 def test_no_marker_makes_resident_memory_finer_than_it_is(before: int) -> None:
     entry = make_entry((process(peak_memory_bytes=before * MIB),) * 5)
-    for now, status in ((before + 3, Status.PASS), (before + 5, Status.FAIL)):
+    for now, status in ((before + 7, Status.PASS), (before + 9, Status.FAIL)):
         fresh = [process(peak_memory_bytes=now * MIB)] * 3
         assert (
             statuses(judge(*fresh, entry=entry, tolerances=Tolerances(memory_tolerance=0.1)))["peak_memory"] is status
