@@ -71,8 +71,8 @@ def _size_cells(row: Mapping[str, str], records: Mapping[tuple[str, str], Record
         record = records.get((row["model"], precision))
         # The study printed the INT8 figure in its INT4 rows.
         cells.append(row["int8_mib" if precision == "int4" else f"{precision}_mib"])
-        cells.append(f"{record.memory.model_size_bytes / _MIB:.2f}" if record else "")
-        peak = record.memory.peak_memory_bytes if record else None
+        stored, peak = (record.memory.model_size_bytes, record.memory.peak_memory_bytes) if record else (None, None)
+        cells.append("" if stored is None else f"{stored / _MIB:.2f}")
         cells.append("" if peak is None else f"{peak / _MIB:.1f}")
     return cells
 

@@ -16,7 +16,7 @@ from pytest_vq.report.text import plain_table
 from pytest_vq.schema.estimates import Entry, Estimates
 from pytest_vq.schema.record import Setup
 from pytest_vq.store.baselines import BaselineStore
-from pytest_vq.store.results import Results, Row, read_results, rows_of_pairs
+from pytest_vq.store.results import Results, Row, estimates_of, read_results, rows_of_pairs
 
 # Title, field of Estimates, divisor. Decibels are logarithms already: they change by a difference, not a percentage.
 FIGURES = (
@@ -29,7 +29,7 @@ FIGURES = (
 
 
 def list_baselines(args: argparse.Namespace) -> str:
-    """``baselines list``: a line for each setup of each model on each device."""
+    """``baselines list``: a line for each setup of each model, and callable, on each device."""
     store = _store(args)
     rows = [
         [device, model, *astuple(e.setup), len(e.processes), e.processes[-1].date_utc, e.anchor.date_utc]
@@ -43,7 +43,7 @@ def list_baselines(args: argparse.Namespace) -> str:
 
 
 def show_baselines(args: argparse.Namespace) -> str:
-    """``baselines show``: every process of a model's entries, their spread, and the anchor."""
+    """``baselines show``: every process of a model's, or a callable's, entries, their spread, and the anchor."""
     store = _store(args)
     devices = _matching([args.device], store.devices(), f"device with baselines in {store.root}")
     known = sorted({model for device in devices for model in store.models(device)})
@@ -75,8 +75,10 @@ def _acceptable(results: Results, models: str | None, path: Path) -> list[Row]:
     """The measured pairs to accept; ResultsError where what was asked for was not wholly, or not calmly, measured."""
     measured, failures = list(results.rows), list(results.failures)
     if models is not None:
-        patterns = [pattern.strip() for pattern in models.split(",")]
-        chosen = _matching(patterns, sorted({row.record.identity.model for row in measured}), f"model in {path}")
+        known = sorted({row.record.identity.model for row in measured})
+        # A test's id may hold a comma.
+        patterns = [models] if models in known else [pattern.strip() for pattern in models.split(",")]
+        chosen = _matching(patterns, known, f"model in {path}")
         measured = [row for row in measured if row.record.identity.model in chosen]
         failures = [failure for failure in failures if failure.model in (*chosen, None)]
     unfit = ["the run was interrupted"] if models is None and not results.complete else []
@@ -87,16 +89,13 @@ def _acceptable(results: Results, models: str | None, path: Path) -> list[Row]:
         hint = "measure again, or name the models to accept with --models"
         raise ResultsError(f"{path} is not fit to be accepted: {', '.join(unfit)}; {hint}")
     if not measured:
-        raise ResultsError(f"{path} holds no measured pair: there is nothing to accept")
+        raise ResultsError(f"{path} holds nothing that was measured: there is nothing to accept")
     return measured
 
 
 def _grouped(rows: Iterable[Row]) -> list[tuple[str, Setup, tuple[Estimates, ...]]]:
     """Each model and setup with its processes' estimates."""
-    return [
-        (pair.model, setup, tuple(estimates for row in taken for estimates in row.estimates))
-        for (pair, setup), taken in rows_of_pairs(rows).items()
-    ]
+    return [(pair.model, setup, estimates_of(taken)) for (pair, setup), taken in rows_of_pairs(rows).items()]
 
 
 def _change_cells(old: tuple[Estimates, ...], new: tuple[Estimates, ...]) -> list[str]:
@@ -116,7 +115,9 @@ def _entry_text(model: str, device: str, entry: Entry) -> str:
     s = entry.setup
     threads = "" if s.threads is None else f", {s.threads} threads"
     tf32 = ", TF32" if s.tf32 else ""
-    title = f"{model} {s.scheme}, batch {s.batch}, {s.protocol}, {s.weights} weights{threads}{tf32} on {device}"
+    of_model = "" if s.is_callable else f", batch {s.batch}"
+    weights = "" if s.weights is None else f", {s.weights} weights"
+    title = f"{model} {s.scheme}{of_model}, {s.protocol}{weights}{threads}{tf32} on {device}"
     headers = ["date", "commit", "device", *(title for title, _, _ in FIGURES)]
     return (
         f"{title}\n{plain_table([_process_cells(e) for e in entry.processes], headers)}\n"
@@ -135,7 +136,8 @@ def _spread_text(processes: tuple[Estimates, ...]) -> str:
     parts = []
     for name in ("latency_ms", "speedup"):
         logs = [math.log(value) for e in processes if (value := getattr(e, name)) is not None]
-        parts.append(f"{name} {statistics.stdev(logs) * 100:.2f} %" if len(logs) > 1 else f"{name} unknown")
+        if logs:  # of a callable there is no speedup
+            parts.append(f"{name} {statistics.stdev(logs) * 100:.2f} %" if len(logs) > 1 else f"{name} unknown")
     return ", ".join(parts)
 
 
@@ -159,10 +161,15 @@ def _store(args: argparse.Namespace) -> BaselineStore:
 def _matching(patterns: list[str], known: list[str], what: str) -> list[str]:
     """The names in ``known`` that match; SelectionError naming the nearest for a pattern that matches none."""
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in known):
+        if not any(_matches(name, pattern) for name in known):
             near = difflib.get_close_matches(pattern, known, n=3, cutoff=0.3) or known[:3]
             raise SelectionError(f"no {what} matches {pattern!r}; the nearest: {', '.join(near) or 'none at all'}")
-    return [name for name in known if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    return [name for name in known if any(_matches(name, pattern) for pattern in patterns)]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """A test's id may hold what a glob takes for its own: ``test_matmul[64]`` is itself."""
+    return name == pattern or fnmatchcase(name, pattern)
 
 
 def _reason(text: str) -> str:
@@ -178,7 +185,7 @@ def baselines_option(parser: argparse.ArgumentParser) -> None:
 
 def show_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what ``baselines show`` takes."""
-    parser.add_argument("model", help="a name or glob")
+    parser.add_argument("model", help="a name or glob; of a callable, the id of its test")
     parser.add_argument("--device", default="*", metavar="SLUG", help="default all")
     parser.add_argument("--precision", default="*", help="default all")
     baselines_option(parser)
@@ -187,6 +194,6 @@ def show_arguments(parser: argparse.ArgumentParser) -> None:
 def accept_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what ``baselines accept`` takes."""
     parser.add_argument("results", type=Path, help="a run's output directory, or its study.json")
-    parser.add_argument("--models", metavar="NAMES", help="names or globs, comma-separated; default all")
+    parser.add_argument("--models", metavar="NAMES", help="names, ids of tests or globs, comma-separated; default all")
     parser.add_argument("--reason", type=_reason, required=True, help="why the figures changed; kept with them")
     baselines_option(parser)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_vq.precision.precisions import precision_place
+from pytest_vq.report.latency_interval import latency_interval, noise_of_run
+from pytest_vq.report.scheme_order import SchemePlace, setup_place
 from pytest_vq.schema.record import Record
-from pytest_vq.schema.spec import EAGER, CaseId
+from pytest_vq.schema.spec import CaseId
+from pytest_vq.store.results import Row, estimates_of, rows_of_pairs
 from pytest_vq.store.samples import SamplesLine
 
 
@@ -17,7 +19,9 @@ class Candidate:
 
     record: Record
     reference: Record | None  # eager FP32 of the same model, batch and weights; itself for FP32
-    samples_ms: tuple[float, ...] = ()  # every stored time of a request, of all the processes that measured it
+    latency_interval_ms: tuple[float, float] | None  # 95 %, of the median; None below 6 samples
+    processes: int  # that measured it
+    samples_ms: tuple[float, ...] = ()  # every stored time of a request, of all of those
 
     @property
     def name(self) -> str:
@@ -41,17 +45,25 @@ class Candidate:
         return self.record.setup.is_reference
 
 
-def candidates_of(records: Sequence[Record], samples: Iterable[SamplesLine] = ()) -> tuple[Candidate, ...]:
-    """``records`` as candidates, model by model in the order of the run, each model's in the catalog's order."""
-    models = list(dict.fromkeys(record.identity.model for record in records))
+def candidates_of(rows: Sequence[Row], samples: Iterable[SamplesLine] = ()) -> tuple[Candidate, ...]:
+    """The pairs in ``rows``, model by model in the order of the run, each model's in the catalog's order.
+
+    Of a pair that was measured more than once the last row counts, with all processes that measured it the same way.
+    Callables are left out: none is another one's reference.
+    """
+    rows = [row for row in rows if not row.record.setup.is_callable]
     times: dict[CaseId, list[float]] = {}
     for line in samples:
         times.setdefault(line.case_id, []).extend(line.samples.subject.times_ms)
-    references = {_likeness(record): record for record in records if record.setup.is_reference}
-    ordered = sorted(records, key=lambda record: (models.index(record.identity.model), *_order(record)))
-    return tuple(
-        Candidate(record, references.get(_likeness(record)), tuple(times.get(record.case_id, ()))) for record in ordered
-    )
+    pairs, noise = rows_of_pairs(rows), noise_of_run(rows)
+    references = {_likeness(row.record): row.record for row in rows if row.record.setup.is_reference}
+    found = []
+    for case_id, record in {row.record.case_id: row.record for row in rows}.items():
+        processes = estimates_of(pairs[case_id, record.setup])
+        interval, stored = latency_interval(record, processes, noise), tuple(times.get(case_id, ()))
+        found.append(Candidate(record, references.get(_likeness(record)), interval, len(processes), stored))
+    models = {model: place for place, model in enumerate(dict.fromkeys(row.record.identity.model for row in rows))}
+    return tuple(sorted(found, key=lambda candidate: (models[candidate.model], *_order(candidate.record))))
 
 
 def by_model(candidates: Iterable[Candidate]) -> Mapping[str, tuple[Candidate, ...]]:
@@ -62,10 +74,9 @@ def by_model(candidates: Iterable[Candidate]) -> Mapping[str, tuple[Candidate, .
     return {model: tuple(group) for model, group in groups.items()}
 
 
-def _likeness(record: Record) -> tuple[str, int, str]:
+def _likeness(record: Record) -> tuple[str, int, str | None]:
     return record.identity.model, record.setup.batch, record.setup.weights
 
 
-def _order(record: Record) -> tuple[int, int, bool, str]:
-    setup = record.setup
-    return setup.batch, precision_place(setup.precision), setup.execution != EAGER, setup.scheme
+def _order(record: Record) -> tuple[int, SchemePlace]:
+    return record.setup.batch, setup_place(record.setup)

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_vq.precision.precisions import precision_place
+from pytest_vq.report.chart_schemes import SchemeKind
 from pytest_vq.report.escaping import plain
+from pytest_vq.report.scheme_order import SchemePlace, setup_place
+from pytest_vq.schema.figures import present
 from pytest_vq.schema.record import Record
-from pytest_vq.schema.spec import EAGER, CaseId
+from pytest_vq.schema.spec import CaseId
 from pytest_vq.wording import between, figure, milliseconds, plain_percent, size, times
 
 _MIB = 2**20
@@ -28,6 +30,7 @@ class ChartRows:
     rows: tuple[ChartRow, ...]  # by model, largest first, then from the widest precision to the narrowest
     models: tuple[str, ...]  # with the batch where a run has several
     schemes: tuple[str, ...]
+    kinds: tuple[SchemeKind, ...]  # of each of them
     categories: tuple[str, ...]
     drawn: dict[str, list[ChartRow]] = field(default_factory=dict)  # what a chart of them draws, by name
 
@@ -45,34 +48,33 @@ def chart_rows(records: Sequence[Record]) -> ChartRows:
     pairs = ordered_pairs(records)
     several_batches = len({record.setup.batch for record in pairs}) > 1
     rows = tuple(_row(record, several_batches) | {"place": place} for place, record in enumerate(pairs))
-    schemes = sorted({_scheme_place(record) for record in pairs})
+    places = {setup_place(record.setup): record.setup for record in pairs}
+    schemes = {plain(places[place].scheme): places[place] for place in sorted(places)}
     return ChartRows(
         rows=rows,
         models=tuple(dict.fromkeys(row["model"] for row in rows)),
-        schemes=tuple(dict.fromkeys(plain(name) for *_, name in schemes)),
+        schemes=tuple(schemes),
+        kinds=tuple(SchemeKind(setup.precision, setup.execution) for setup in schemes.values()),
         categories=tuple(dict.fromkeys(sorted(row["category"] for row in rows))),
     )
 
 
 def ordered_pairs(records: Sequence[Record]) -> list[Record]:
-    """The last record of each pair, largest model first, then by batch and from the widest precision down."""
-    last: dict[CaseId, Record] = {record.case_id: record for record in records}
-    sizes: dict[str, int] = {}
+    """The last record of each pair, largest model first, then by batch and from the widest precision down.
+
+    Callables are none: they have neither a model nor anything that a scheme could be compared with.
+    """
+    last: dict[CaseId, Record] = {record.case_id: record for record in records if not record.setup.is_callable}
+    sizes: dict[str, float] = {}
     for record in last.values():
         name = record.identity.model
-        sizes[name] = max(sizes.get(name, 0), record.identity.parameters)
+        sizes[name] = max(sizes.get(name, 0), _parameters(record))
 
-    def place(record: Record) -> tuple[int, str, int, tuple[int, bool, str]]:
+    def place(record: Record) -> tuple[float, str, int, SchemePlace]:
         name = record.identity.model
-        return -sizes[name], name, record.setup.batch, _scheme_place(record)
+        return -sizes[name], name, record.setup.batch, setup_place(record.setup)
 
     return sorted(last.values(), key=place)
-
-
-def _scheme_place(record: Record) -> tuple[int, bool, str]:
-    """Sorts schemes: the catalog's precisions from the widest to the narrowest, each with eager execution first."""
-    setup = record.setup
-    return precision_place(setup.precision), setup.execution != EAGER, setup.scheme
 
 
 def _row(record: Record, several_batches: bool) -> ChartRow:
@@ -101,38 +103,17 @@ def _row(record: Record, several_batches: bool) -> ChartRow:
         "saved": saved,
         "saved_text": "" if saved is None else plain_percent(saved),
         "peak_share": None if saved is None or saved >= 1 else 1 - saved,
-        "parameters_m": _positive(record.identity.parameters / 1e6),
-        "parameters_text": f"{figure(record.identity.parameters / 1e6)} million",
+        "parameters_m": _positive(_parameters(record) / 1e6),
+        "parameters_text": f"{figure(_parameters(record) / 1e6)} million",
         "sqnr_db": sqnr_db,
         "sqnr_text": "the reference" if is_reference else "" if sqnr_db is None else f"{sqnr_db:.1f} dB",
         "verdict": str(record.verdict or ""),
     }
 
 
+def _parameters(record: Record) -> float:
+    return present(record.identity.parameters)  # every pair has its model's
+
+
 def _positive(value: float | None) -> float | None:
     return value if value is not None and value > 0 else None
-
-
-def on_the_front(rows: Sequence[ChartRow]) -> list[ChartRow]:
-    """The rows with a latency, a peak and a fidelity, filled where no other scheme of its model beats it.
-
-    One beats another that is no worse in all three and better in one. FP32 is the most faithful by definition.
-    """
-    known = [row for row in rows if row["latency_ms"] and row["peak_mib"] and _likeness(row) is not None]
-    by_model: dict[str, list[tuple[float, ...]]] = {}
-    for row in known:
-        by_model.setdefault(row["model"], []).append(_costs(row))
-    return [row | {"fill": int(not any(_beats(o, _costs(row)) for o in by_model[row["model"]]))} for row in known]
-
-
-def _likeness(row: ChartRow) -> float | None:
-    return float("inf") if row["is_reference"] else row["sqnr_db"]
-
-
-def _costs(row: ChartRow) -> tuple[float, ...]:
-    likeness = _likeness(row)
-    return row["latency_ms"], row["peak_mib"], -(likeness if likeness is not None else 0.0)
-
-
-def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one != other and all(mine <= theirs for mine, theirs in zip(one, other, strict=True))

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytest_vq.report.chart_data import ChartRow, ChartRows, chart_rows
-from pytest_vq.report.chart_marks import ROW_PX, drawn_from, named, tooltip
+from pytest_vq.report.chart_marks import LETTER_PX, ROW_PX, drawn_from, named, tooltip
 from pytest_vq.report.chart_theme import ChartTheme, chart_theme, finish_chart
+from pytest_vq.report.scheme_notes import notes_on
 from pytest_vq.schema.record import Record
 from pytest_vq.wording import count
 
@@ -29,14 +30,15 @@ def speedup_heatmap(records: Sequence[Record], theme: str = "light") -> dict[str
     cells = _cells(found, schemes, look, extent)
     colours, ends = [look.slower, look.neutral, look.faster], [1 / extent, 1, extent]
     heat = alt.Scale(type="log", domain=ends, range=colours, interpolate="rgb")
-    legend = alt.Legend(title="speedup (log scale)", values=ends, format=".3~g", gradientLength=160)
+    # Below, where it begins at the left edge: beside a wide heatmap nobody would see it.
+    legend = alt.Legend(title="speedup (log scale)", values=ends, format=".3~g", gradientLength=160, orient="bottom")
     heads = alt.Axis(orient="top", labelAngle=0, domain=False, ticks=False)
     base = alt.Chart().encode(
         x=alt.X("scheme:N", title=None, scale=named(schemes), axis=heads),
         y=alt.Y("model:N", title=None, scale=named(found.models), axis=alt.Axis(domain=False, ticks=False)),
         tooltip=tooltip(*_TOLD),
     )
-    width = _column_px(schemes)
+    width, notes = _column_px(schemes), [*_notes(cells), *notes_on(records)]
     measured, unmeasured = (alt.FieldEqualPredicate(field="measured", equal=known) for known in (True, False))
     chart = alt.layer(
         base.transform_filter(measured)
@@ -47,9 +49,7 @@ def speedup_heatmap(records: Sequence[Record], theme: str = "light") -> dict[str
         ),
         base.mark_text().encode(text="shown:N", color=alt.Color("ink:N", scale=None)),
         data=drawn_from(found, cells, *_CELL),
-    ).properties(
-        width=alt.Step(width), height=alt.Step(ROW_PX), title=alt.Title("Speedup over FP32", subtitle=_notes(cells))
-    )
+    ).properties(width=alt.Step(width), height=alt.Step(ROW_PX), title=alt.Title("Speedup over FP32", subtitle=notes))
     return finish_chart(chart, look, found.drawn)
 
 
@@ -87,7 +87,7 @@ def _notes(cells: Sequence[ChartRow]) -> list[str]:
 
 
 def _column_px(schemes: Sequence[str]) -> int:
-    return max(76, *(7 * len(name) + 12 for name in schemes)) if schemes else 76
+    return max([76, *(LETTER_PX * len(name) + 12 for name in schemes)])
 
 
 def _hatch(width: int, height: int) -> str:

@@ -7,15 +7,19 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_vq.report.chart_data import ChartRow, ChartRows
-from pytest_vq.report.chart_theme import ChartTheme, scheme_shapes
+from pytest_vq.report.chart_schemes import scheme_colours, scheme_shapes
+from pytest_vq.report.chart_theme import ChartTheme
+from pytest_vq.schema.spec import EAGER
 
 if TYPE_CHECKING:
     import altair as alt
 
 ROW_PX = 26
 PANEL_PX = 300
+LETTER_PX = 7  # of a label, about
 _POINT_PX2 = 80  # a symbol's area
 _STEPS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), tuple(place / 10 for place in range(10, 100)))
+_LEGEND_ROWS = 24  # more schemes than that stand in columns
 _ENOUGH = 3  # labels on an axis
 _BEYOND = 1.05  # a label this far beyond the outermost mark still has a place
 _SPOKEN = {
@@ -28,6 +32,7 @@ _SPOKEN = {
     "parameters_text": "parameters",
     "sqnr_text": "SQNR",
     "launches": "note",
+    "standing": "Pareto",
 }
 
 
@@ -106,12 +111,14 @@ def by_scheme(found: ChartRows, look: ChartTheme) -> dict[str, Any]:
     import altair as alt
 
     schemes = list(found.schemes)
-    colours = alt.Scale(domain=schemes, range=look.scheme_colours(schemes))
-    shapes = alt.Scale(domain=schemes, range=scheme_shapes(schemes))
+    colours = alt.Scale(domain=schemes, range=scheme_colours(found.kinds, look.schemes))
+    shapes = alt.Scale(domain=schemes, range=scheme_shapes(found.kinds))
+    has_bars = any(kind.execution != EAGER for kind in found.kinds)
+    legend = alt.Legend(columns=math.ceil(len(schemes) / _LEGEND_ROWS), labelOffset=10 if has_bars else 4)
     return {
-        "color": alt.Color("scheme:N", title="scheme", scale=colours),
-        "fill": alt.Fill("scheme:N", title="scheme", scale=colours),
-        "shape": alt.Shape("scheme:N", title="scheme", scale=shapes),
+        "color": alt.Color("scheme:N", title="scheme", scale=colours, legend=legend),
+        "fill": alt.Fill("scheme:N", title="scheme", scale=colours, legend=legend),
+        "shape": alt.Shape("scheme:N", title="scheme", scale=shapes, legend=legend),
     }
 
 

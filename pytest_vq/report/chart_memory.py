@@ -21,6 +21,7 @@ from pytest_vq.report.chart_marks import (
     tooltip,
 )
 from pytest_vq.report.chart_theme import ChartTheme, chart_theme, finish_chart
+from pytest_vq.report.scheme_notes import notes_on
 from pytest_vq.schema.record import Record
 from pytest_vq.wording import count
 
@@ -45,7 +46,7 @@ def memory_efficiency(records: Sequence[Record], theme: str = "light") -> dict[s
     )
     height = max(1, len(found.models)) * max(ROW_PX, _SCHEME_PX * len(found.schemes))
     panels = [panel.properties(width=PANEL_PX, height=height) for panel in (peak, alt.layer(line_at(look, x=0), saved))]
-    title = alt.Title("Memory efficiency", subtitle=_notes(found))
+    title = alt.Title("Memory efficiency", subtitle=[*_notes(found), *notes_on(records)])
     return finish_chart(alt.hconcat(*panels, title=title, spacing=24), look, found.drawn)
 
 

@@ -1,4 +1,4 @@
-"""What all charts share: colours that colour-blind readers tell apart, a shape for each scheme, and how text looks.
+"""What all charts share: colours that colour-blind readers tell apart, and how text looks.
 
 Pure. The font is one that the renderer brings along, so that a chart looks the same wherever it is made.
 """
@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 THEMES = ("light", "dark")
-# Okabe and Ito's colours; the study's precisions keep theirs whatever else a run measured. Shapes repeat after another
-# number than colours do: the first 56 schemes all look different.
-_OWN = {"fp32": 0, "fp16": 1, "int8": 2, "int4": 3}
-_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
-_COLOURS_LIGHT = ("#4d4d4d", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#7b3294")
-_COLOURS_DARK = ("#c8c8c8", "#56b4e9", "#e69f00", "#2fcf9f", "#e19ac2", "#f0e442", "#8ab8ff", "#c79be0")
+# Okabe and Ito's colours, and two of Paul Tol's that keep their distance from those; a precision each.
+_COLOURS_LIGHT = (
+    *("#4d4d4d", "#0072b2", "#d55e00", "#009e73", "#cc79a7"),
+    *("#8a6d00", "#2f94cc", "#7b3294", "#882255", "#117733"),
+)
+_COLOURS_DARK = (
+    *("#c8c8c8", "#56b4e9", "#e69f00", "#2fcf9f", "#e19ac2"),
+    *("#f0e442", "#8ab8ff", "#c79be0", "#ff8f8f", "#a5d66f"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +39,8 @@ class ChartTheme:
     neutral: str
     faster: str
     on_colour: str  # text on one of the ends
-    schemes: tuple[str, ...]
+    schemes: tuple[str, ...]  # a precision's colour each
     likeness: tuple[str, str]  # from the least faithful to the most
-
-    def scheme_colours(self, schemes: Sequence[str]) -> list[str]:
-        """A colour for each of ``schemes``."""
-        return [self.schemes[place % len(self.schemes)] for place in _places(schemes)]
 
     def on_heat(self, ratio: float, extent: float) -> str:
         """The colour of text that reads best on the heatmap's colour of ``ratio``, its scale ending at ``extent``."""
@@ -102,16 +101,6 @@ def chart_theme(name: str) -> ChartTheme:
     raise ValueError(f"{name!r} is no theme; there are {' and '.join(THEMES)}")
 
 
-def scheme_shapes(schemes: Sequence[str]) -> list[str]:
-    """A shape for each of ``schemes``: nobody has to tell colours apart."""
-    return [_SHAPES[place % len(_SHAPES)] for place in _places(schemes)]
-
-
-def _places(schemes: Sequence[str]) -> list[int]:
-    others = [name for name in schemes if name not in _OWN]
-    return [_OWN[name] if name in _OWN else len(_OWN) + others.index(name) for name in schemes]
-
-
 def finish_chart(
     chart: alt.TopLevelMixin, theme: ChartTheme, drawn: Mapping[str, list[dict[str, Any]]]
 ) -> dict[str, Any]:
@@ -139,7 +128,8 @@ def _config(theme: ChartTheme) -> dict[str, Any]:
             "domainColor": theme.lines,
             "tickColor": theme.lines,
         },
-        "legend": text | weight | {"labelLimit": 240, "titleColor": theme.faint, "symbolSize": 90},
+        # Vega would leave out what comes after 30 symbols.
+        "legend": text | weight | {"labelLimit": 240, "titleColor": theme.faint, "symbolSize": 90, "symbolLimit": 0},
         "title": {
             "anchor": "start",
             "frame": "bounds",

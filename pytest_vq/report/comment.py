@@ -13,6 +13,7 @@ import re
 
 from pytest_vq.report.escaping import markdown
 from pytest_vq.report.fitted_rows import OPEN, counts, devices, fitted, open_groups
+from pytest_vq.report.scheme_notes import notes_on
 from pytest_vq.schema.verdict import Status
 from pytest_vq.store.results import Results
 
@@ -34,7 +35,8 @@ def comment(results: Results) -> str:
     if _is_resolved(results):
         text = f"Resolved: nothing FAILs and nothing is INCONCLUSIVE{on_device}: {markdown(counts(results))}."
         return f"{marker}{RESOLVED_LINE}\n{text}\n"
-    head = f"{marker}{OPEN_LINE}\n## pytest-vq: {markdown(counts(results))}{on_device}\n\n{_remark(results)}"
+    told = "".join(f"{markdown(note)}\n\n" for note in notes_on(r for r in results.records if r.verdict in OPEN))
+    head = f"{marker}{OPEN_LINE}\n## pytest-vq: {markdown(counts(results))}{on_device}\n\n{_remark(results)}{told}"
     # The names of many devices may fill a comment; the marker, without which nobody finds it again, never does.
     return fitted(head, open_groups(results), LIMIT_BYTES) or f"{marker}{OPEN_LINE}\n{markdown(counts(results))}\n"
 

@@ -102,11 +102,10 @@ def _answer(constraint: Constraint, reading: Reading) -> Answer:
 def read_latency(candidate: Candidate, _: Constraint | None = None) -> Reading:
     """The median in milliseconds with its interval; times that a disturbance spoilt decide nothing."""
     timing = candidate.record.timing
-    median, low, high = timing.latency_ms, timing.latency_low_ms, timing.latency_high_ms
-    if low is None or high is None:
+    if candidate.latency_interval_ms is None:
         hint = "an interval of the median needs 6 samples: measure with a longer --vq-budget"
-        return Reading(median, reason=count(timing.samples, "sample"), hint=hint)
-    return _undisturbed(candidate, Bounded(median, low, high))
+        return Reading(timing.latency_ms, reason=count(timing.samples, "sample"), hint=hint)
+    return _undisturbed(candidate, Bounded(timing.latency_ms, *candidate.latency_interval_ms))
 
 
 def _undisturbed(candidate: Candidate, times: Bounded) -> Reading:

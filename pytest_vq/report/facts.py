@@ -7,13 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_vq.gate.explain import what_changed
+from pytest_vq.report.report_callables import rows_in_words
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.spec import CaseId
 from pytest_vq.schema.verdict import Status
 from pytest_vq.store.explained import Explained
 from pytest_vq.store.results import Results
-from pytest_vq.wording import count, listed
+from pytest_vq.wording import listed
 
+_NOT_COMPARED = {
+    Status.NO_BASELINE: "no baseline",
+    Status.INCOMPARABLE: "measured unlike the baseline",
+    None: "not judged",
+}
 _SHOWN = 5  # values of one fact; of more, the rest is counted
 
 
@@ -52,16 +58,28 @@ class Fact:
 
 
 def headline(records: Sequence[Record]) -> str:
-    """The verdicts of ``records`` in one sentence."""
-    failed = sum(record.verdict is Status.FAIL for record in records)
-    judged = sum(record.verdict is not None for record in records)
+    """The verdicts of ``records`` in one sentence; what was not compared with anything is no part of its count."""
     if not records:
         return "Nothing was measured."
-    if not judged:
-        return f"{count(len(records), 'pair')} measured, none judged: this run did not gate."
-    if failed:
-        return f"{failed} of {count(len(records), 'pair')} {'FAILs' if failed == 1 else 'FAIL'}."
-    return f"None of {count(len(records), 'pair')} FAILs."
+    uncompared = [record for record in records if record.verdict in _NOT_COMPARED]
+    compared = [record for record in records if record.verdict not in _NOT_COMPARED]
+    rows = rows_in_words(records)
+    if all(record.verdict is None for record in records):
+        return f"{rows} measured, none judged: this run did not gate."
+    if not compared:
+        return f"None of {rows} was compared: {_why_not(uncompared)}."
+    failed = sum(record.verdict is Status.FAIL for record in records)
+    verb = "FAIL" if failed > 1 else "FAILs"
+    if not uncompared:
+        return f"{failed or 'None'} of {rows} {verb}."
+    others = f"{len(uncompared)} {'was' if len(uncompared) == 1 else 'were'} not compared"
+    return f"{failed or 'None'} of {rows_in_words(compared, 'compared ')} {verb}; {others}: {_why_not(uncompared)}."
+
+
+def _why_not(uncompared: Sequence[Record]) -> str:
+    """``no baseline``, or, of several reasons, each with its number: ``2 no baseline, 1 not judged``."""
+    found = Counter(_NOT_COMPARED[record.verdict] for record in uncompared)
+    return ", ".join(why if len(found) == 1 else f"{pairs} {why}" for why, pairs in found.most_common())
 
 
 def verdict_counts(records: Sequence[Record]) -> list[VerdictCount]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from pytest_vq.report.escaping import markdown
 from pytest_vq.report.fitted_rows import OPEN, RowGroup, cell, counts, devices, fitted, open_groups, pairs_group
+from pytest_vq.report.scheme_notes import notes_on
 from pytest_vq.schema.verdict import Status
 from pytest_vq.store.results import Results
 
@@ -26,7 +27,8 @@ def _head(results: Results, notes: Sequence[str]) -> Iterator[str]:
     yield f"## pytest-vq: {markdown(counts(results))}\n\n"
     yield f"Measured on {where}.\n\n" if where else ""
     yield "" if results.complete else "The run was interrupted: what it had measured until then is here.\n\n"
-    yield "".join(f"- {cell(note)}\n" for note in notes) + ("\n" if notes else "")
+    remarks = [*notes, *notes_on(results.records)]
+    yield "".join(f"- {cell(remark)}\n" for remark in remarks) + ("\n" if remarks else "")
 
 
 def _folded(results: Results) -> Iterator[RowGroup]:

@@ -6,13 +6,22 @@ model answers better.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_vq.report.candidates import Candidate
+from pytest_vq.report.candidates import Candidate, by_model, candidates_of
 from pytest_vq.report.uncertainty import accuracy_difference
+from pytest_vq.schema.spec import CaseId
+from pytest_vq.store.results import Row
+from pytest_vq.wording import listed
 
 Costs = tuple[float, float, float]
+# What the words of `Standing.shown` mean, for whatever shows them.
+STANDING_WORDS = (
+    "best where no other scheme of the model is at least as good in latency, peak memory and fidelity, and clearly "
+    "better in one; of two that tie, whatever one is better in lies within the noise"
+)
+_NAMED = 3  # other pairs, of which any number may be meant
 SPEED, MEMORY, FIDELITY = range(3)
 
 
@@ -94,7 +103,7 @@ class Standing:
 
 
 def _listed(candidates: Sequence[Candidate]) -> str:
-    return ", ".join(candidate.short_name for candidate in candidates)
+    return listed([candidate.short_name for candidate in candidates], _NAMED)
 
 
 def axes_of(candidates: Sequence[Candidate], *, by_throughput: bool = False) -> Axes:
@@ -118,19 +127,30 @@ def place(candidates: Sequence[Candidate], axes: Axes) -> tuple[Standing, ...]:
     return tuple(_standing(candidate, best, beaten_by.get(candidate.name), axes) for candidate in candidates)
 
 
+def standings_of(rows: Sequence[Row]) -> Mapping[CaseId, Standing]:
+    """The standing of each pair in ``rows`` among its model's, by latency: what charts and tables show of it."""
+    groups = by_model(candidates_of(rows)).values()
+    return {
+        standing.candidate.record.case_id: standing for group in groups for standing in place(group, axes_of(group))
+    }
+
+
 def front(candidates: Sequence[Candidate], axes: Axes) -> tuple[Candidate, ...]:
     """The best of ``candidates``."""
     return tuple(standing.candidate for standing in place(candidates, axes) if standing.is_best)
 
 
 def _clearly_faster(one: Candidate, other: Candidate) -> bool:
-    """Whether the medians' intervals lie apart. A row without one has its figure, a disturbed one decides nothing."""
+    """Whether the medians' intervals lie apart. A pair without one has its figure, a disturbed one decides nothing."""
     if one.record.disturbance is not None or other.record.disturbance is not None:
         return False
-    fast, slow = one.record.timing, other.record.timing
-    end = fast.latency_ms if fast.latency_high_ms is None else fast.latency_high_ms
-    start = slow.latency_ms if slow.latency_low_ms is None else slow.latency_low_ms
+    (_, end), (start, _) = _interval(one), _interval(other)
     return end < start
+
+
+def _interval(candidate: Candidate) -> tuple[float, float]:
+    latency_ms = candidate.record.timing.latency_ms
+    return candidate.latency_interval_ms or (latency_ms, latency_ms)
 
 
 def _beats(one: tuple[Candidate, Costs], other: tuple[Candidate, Costs], axes: Axes) -> bool:

@@ -13,10 +13,11 @@ from pytest_vq.report.deployment_cost import DeploymentCost, formulas
 from pytest_vq.report.limits import decibels
 from pytest_vq.report.pareto import Axes
 from pytest_vq.report.recommendation import Assessment, NearestMiss, Recommendation
+from pytest_vq.report.scheme_notes import notes_on
 from pytest_vq.report.side_document import NOT_MEASURED, Block, Heading, Lines, Table
 from pytest_vq.report.tiers import Pick
 from pytest_vq.schema.record import Record
-from pytest_vq.wording import count, figure, milliseconds, plain_percent, size
+from pytest_vq.wording import between, count, figure, milliseconds, plain_percent, size
 
 _NONE = "-"
 _PER_MODEL = (
@@ -103,6 +104,12 @@ def _pairs(found: Recommendation) -> Iterator[Block]:
         "tie: wherever it is better than that pair their 95 % intervals overlap, so it may be best by noise alone; a "
         "latency without an interval counts as it is",
     ]
+    several = sum(assessment.candidate.processes > 1 for assessment in found.assessments)
+    lines.append(
+        "95 % interval: of one process's samples, which tell nothing of how processes differ"
+        + (f"; where several measured a pair ({count(several, 'pair')}), of their mean too" if several else "")
+    )
+    lines += notes_on(assessment.candidate.record for assessment in found.assessments)
     if _by_throughput(found):
         lines.append("throughput, peak memory and SQNR have no interval: the least difference counts")
     yield Lines(tuple(lines))
@@ -111,11 +118,11 @@ def _pairs(found: Recommendation) -> Iterator[Block]:
 def _pair_row(assessment: Assessment) -> tuple[str, ...]:
     record = assessment.candidate.record
     timing, peak = record.timing, record.memory.peak_memory_bytes
-    low, high = timing.latency_low_ms, timing.latency_high_ms
+    interval = assessment.candidate.latency_interval_ms
     return (
         assessment.candidate.name,
         milliseconds(timing.latency_ms),
-        NOT_MEASURED if low is None or high is None else f"{milliseconds(low)} … {milliseconds(high)}",
+        NOT_MEASURED if interval is None else between(*interval, milliseconds),
         NOT_MEASURED if timing.throughput_ips is None else figure(timing.throughput_ips),
         NOT_MEASURED if peak is None else size(peak),
         _fidelity(record, assessment.axes),
@@ -145,7 +152,7 @@ def _limits(found: Recommendation) -> Iterator[Block]:
     yield Table(headers, ("left",) * len(headers), tuple(rows))
     undecided = (
         "undecided: the 95 % interval straddles the limit (of a percentile: its one-sided 95 % bounds, by order "
-        "statistics); intervals are of this run's samples, and do not cover how processes or machines differ"
+        "statistics); what other machines, or other days, would give no interval covers"
     )
     yield Lines((undecided, *_hints(check for assessment in found.assessments for check in assessment.checks)))
 

@@ -44,14 +44,16 @@ def _constraint(limit: Constraint) -> dict[str, Any]:
 def _pair(assessment: Assessment) -> dict[str, Any]:
     record, standing = assessment.candidate.record, assessment.standing
     timing = record.timing
+    low_ms, high_ms = assessment.candidate.latency_interval_ms or (None, None)
     return {
         "pair": assessment.candidate.name,
         "model": record.identity.model,
         "scheme": record.setup.scheme,
         "batch": record.setup.batch,
         "latency_ms": timing.latency_ms,
-        "latency_low_ms": timing.latency_low_ms,
-        "latency_high_ms": timing.latency_high_ms,
+        "latency_low_ms": low_ms,
+        "latency_high_ms": high_ms,
+        "processes": assessment.candidate.processes,
         "throughput_ips": timing.throughput_ips,
         "peak_memory_bytes": record.memory.peak_memory_bytes,
         "sqnr_db": record.fidelity.sqnr_db,

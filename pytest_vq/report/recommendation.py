@@ -98,7 +98,7 @@ class Recommendation:
 
 def recommend(results: Results, samples: Sequence[SamplesLine], request: Request) -> Recommendation:
     """What ``results`` recommend. Raises ResultsError where they hold nothing that the question could be asked of."""
-    candidates = candidates_of(results.records, samples)
+    candidates = candidates_of(results.rows, samples)
     _require_evidence(candidates, request)
     groups = by_model(candidates)
     by_throughput = request.objective is Objective.THROUGHPUT

@@ -62,7 +62,7 @@ def summarize_categories(results: Results) -> list[SchemeSummary]:
 
 
 def _categories(results: Results) -> list[str]:
-    found = {record.identity.category for record in results.records}
+    found = {record.identity.category for record in ordered_pairs(results.records)}
     return [*STUDY_CATEGORIES, *sorted(found - set(STUDY_CATEGORIES))]
 
 

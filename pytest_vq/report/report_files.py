@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_vq.errors import ResultsError
+from pytest_vq.report.chart_data import ordered_pairs
 from pytest_vq.report.charts import FIGURES
 from pytest_vq.report.comment import COMMENT, comment
 from pytest_vq.report.drawing import draw_png, draw_svg, require_drawing
@@ -25,14 +26,16 @@ def report_files(run: SavedRun, history: Sequence[Side] = ()) -> dict[str, bytes
     require_drawing()
     results = run.results
     if not results.rows:
-        raise ResultsError(f"{run.file} holds no measured pair: there is nothing to report")
+        raise ResultsError(f"{run.file} holds nothing that was measured: there is nothing to report")
+    # A run of callables alone has no pair to draw.
+    drawn = FIGURES if ordered_pairs(results.records) else {}
+    figures = {name: draw_svg(chart(results.records)) for name, chart in drawn.items()}
     files = {
         REPORT: study_report(results, run.explained),
-        PAGE: render_page(results, run.samples, history, run.explained),
+        PAGE: render_page(results, run.samples, history, run.explained, figures),
         COMMENT: comment(results).encode(),
     }
-    for name, chart in FIGURES.items():
-        svg = draw_svg(chart(results.records))
+    for name, svg in figures.items():
         files[f"{FIGURES_FOLDER}/{name}.svg"] = svg
         files[f"{FIGURES_FOLDER}/{name}.png"] = draw_png(svg)
     return files

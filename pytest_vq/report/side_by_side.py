@@ -36,6 +36,7 @@ class PairComparison:
     case_id: CaseId
     name: str  # the pair's id; with its setup where a side holds several of that id
     category: str
+    precision: str
     processes: tuple[int, int]  # of A and of B; none of published figures
     metrics: tuple[MetricComparison, ...]
     decision: Decision
@@ -99,6 +100,7 @@ def compare_two(a: Side, b: Side) -> SideComparison:
                 case_id=mine.case_id,
                 name=max(name_of(mine, a), name_of(theirs, b), key=len),  # one of them may need its setup too
                 category=mine.category or theirs.category or "unknown",
+                precision=mine.precision,
                 processes=(len(mine.processes), len(theirs.processes)),
                 metrics=tuple(compare_metric(m, mine, theirs) for m in shared if _has(mine, m) or _has(theirs, m)),
                 decision=decision,

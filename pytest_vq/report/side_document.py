@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_vq.gate.policy import DEFAULT
+from pytest_vq.report.scheme_notes import scheme_notes
 from pytest_vq.report.side_by_side import Aggregate, PairComparison, SideComparison
 from pytest_vq.report.side_metrics import IntervalKind, MetricComparison, ratio
 from pytest_vq.schema.side import Side
@@ -162,6 +163,7 @@ def _legend(comparison: SideComparison, pairs: Sequence[PairComparison]) -> Iter
     yield f"ratio: above 1 {b} is better, whatever the metric; with a unit it is a difference: above 0 {b} is better"
     if any(metric.interval is IntervalKind.WITHIN for pair in pairs for metric in pair.metrics):
         yield _WITHIN_LEGEND
+    yield from scheme_notes(pair.precision for pair in pairs)
 
 
 def _reasons(comparison: SideComparison) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import fields
 
-from pytest_vq.precision.precisions import precision_place
+from pytest_vq.report.scheme_order import SchemePlace, scheme_place, setup_place
 from pytest_vq.schema.record import Setup
 from pytest_vq.schema.side import Side, SidePair
 from pytest_vq.wording import count
@@ -37,8 +37,9 @@ def _unlikeness(match: Match) -> int:
 def ordered(pairs: Iterable[SidePair]) -> list[SidePair]:
     """By model and batch, then from the widest precision to the narrowest."""
 
-    def key(pair: SidePair) -> tuple[str, int, int, str]:
-        return pair.case_id.model, pair.case_id.batch, precision_place(pair.precision), pair.case_id.scheme
+    def key(pair: SidePair) -> tuple[str, int, SchemePlace]:
+        place = setup_place(pair.setup) if pair.setup else scheme_place(pair.precision)
+        return pair.case_id.model, pair.case_id.batch, place
 
     return sorted(pairs, key=key)
 
@@ -48,7 +49,7 @@ def name_of(pair: SidePair, side: Side) -> str:
     setup = pair.setup
     if setup is None or sum(other.case_id == pair.case_id for other in side.pairs) == 1:
         return str(pair.case_id)
-    words = [f"{setup.protocol} protocol", f"{setup.weights} weights"]
+    words = [f"{setup.protocol} protocol", *([] if setup.weights is None else [f"{setup.weights} weights"])]
     words += [] if setup.threads is None else [count(setup.threads, "thread")]
     words += ["TF32"] if setup.tf32 else []
     words += [] if setup.rest is None else [f"{setup.rest} rest"]

@@ -6,23 +6,31 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pytest_vq.report import facts
 from pytest_vq.report.chart_data import ordered_pairs
-from pytest_vq.report.next_command import measure_again, record_baselines
+from pytest_vq.report.next_command import measure_again, record_baselines, show_baselines
+from pytest_vq.report.pareto import STANDING_WORDS, standings_of
 from pytest_vq.report.report_blocks import Command, Paragraph, Picture, ReportBlock, Section, report_markdown
+from pytest_vq.report.report_callables import callables_in, rows_in_words
 from pytest_vq.report.report_categories import categories_table
-from pytest_vq.report.report_models import coverage_table, launches_table, models_table
+from pytest_vq.report.report_models import (
+    callables_table,
+    coverage_table,
+    launches_table,
+    models_table,
+    preparation_table,
+)
+from pytest_vq.report.scheme_notes import notes_on
 from pytest_vq.report.side_document import Lines, Table
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.spec import CaseId
 from pytest_vq.schema.verdict import Status
 from pytest_vq.store.explained import Explained
 from pytest_vq.store.results import Results
-from pytest_vq.wording import count
 
 FIGURES_FOLDER = "figures"
 PICTURES = {
     "speedup_heatmap": "Speedup over FP32, a cell a model and scheme; the figures stand in the table of pairs",
     "memory_efficiency": "Peak memory and what each scheme saves of FP32's; the figures stand in the table of pairs",
-    "performance_analysis": "Speedup and memory by precision, size against speedup, throughput by category",
+    "performance_analysis": "Speedup and memory by scheme, size against speedup, throughput by category",
 }
 _PROTOCOLS = {
     "adaptive": "timed until its 95 % interval was narrow enough, or the time for a pair was used up",
@@ -33,15 +41,13 @@ _NO_VERDICT = (Status.INCOMPARABLE, Status.NO_BASELINE)
 
 def study_report(results: Results, explained: Mapping[CaseId, Explained] | None = None) -> bytes:
     """``report.md`` of a run; ``explained`` says what changed inside the pairs that FAIL."""
-    records = ordered_pairs(results.records)
+    pairs, callables = ordered_pairs(results.records), callables_in(results.records)
+    records = [*pairs, *callables]
     blocks = [
         *_headline(results, records, explained or {}),
         *_failures(results),
-        Section("Figures"),
-        *(Picture(f"{FIGURES_FOLDER}/{name}", text) for name, text in PICTURES.items()),
-        *_by_category(results, records),
-        Section("By model"),
-        models_table(records),
+        *(_about_pairs(results, pairs) if pairs else ()),
+        *(_about_callables(callables) if callables else ()),
         *_launches(results, records),
         *_undecided(results, records),
         *_method(records),
@@ -54,7 +60,8 @@ def _headline(
     results: Results, records: Sequence[Record], explained: Mapping[CaseId, Explained]
 ) -> Iterator[ReportBlock]:
     devices = dict.fromkeys(environment.device_name for environment in results.environments)
-    yield Section(f"Quantized vision models on {', '.join(devices)}", level=1)
+    what = "Callables" if records and all(r.setup.is_callable for r in records) else "Quantized vision models"
+    yield Section(f"{what} on {', '.join(devices)}", level=1)
     yield Paragraph(facts.headline(records), is_loud=True)
     counts = [f"{found.pairs} {found.name}" for found in facts.verdict_counts(records)]
     counts += [f"{len(results.failures)} not measured"] if results.failures else []
@@ -73,11 +80,40 @@ def _failures(results: Results) -> Iterator[ReportBlock]:
         yield Lines(tuple(f"{failure.id}: {failure.error}: {failure.message}" for failure in results.failures))
 
 
+def _about_pairs(results: Results, pairs: Sequence[Record]) -> Iterator[ReportBlock]:
+    yield Section("Figures")
+    yield from (Picture(f"{FIGURES_FOLDER}/{name}", text) for name, text in PICTURES.items())
+    yield from _by_category(results, pairs)
+    yield from _by_model(results, pairs)
+
+
+def _about_callables(callables: Sequence[Record]) -> Iterator[ReportBlock]:
+    yield Section("Callables")
+    yield callables_table(callables)
+    yield Paragraph(
+        "Code of tests' own, each compared with its own baseline alone. Peak memory is what one call took beyond what "
+        "was there before it."
+    )
+
+
 def _by_category(results: Results, records: Sequence[Record]) -> Iterator[ReportBlock]:
     yield Section("By category")
     if any(record.verdict is Status.FAIL for record in records):
         yield Paragraph("The means below include pairs that FAIL: read those first.")
     yield categories_table(results)
+
+
+def _by_model(results: Results, records: Sequence[Record]) -> Iterator[ReportBlock]:
+    yield Section("By model")
+    yield models_table(records, standings_of(results.rows))
+    yield Paragraph(f"Pareto: {STANDING_WORDS}.")
+    notes = notes_on(records)
+    if notes:
+        yield Lines(tuple(notes))
+    prepared = preparation_table(records)
+    if prepared.rows:
+        yield Section("What it took to prepare")
+        yield prepared
 
 
 def _launches(results: Results, records: Sequence[Record]) -> Iterator[ReportBlock]:
@@ -86,18 +122,19 @@ def _launches(results: Results, records: Sequence[Record]) -> Iterator[ReportBlo
         yield Paragraph("This does not apply on a CPU: it computes what it is told at once, and launches nothing.")
         return
     bound = [record for record in records if record.timing.launch_bound]
-    unknown = sum(record.timing.launch_bound is None for record in records)
+    unknown = [record for record in records if record.timing.launch_bound is None]
     if bound:
         yield Paragraph(
-            f"{len(bound)} of {count(len(records), 'pair')} took more than 1.1 times the device's own time: the device "
+            f"{len(bound)} of {rows_in_words(records)} took more than 1.1 times the device's own time: the device "
             "waited for the CPU to launch its work, and a faster precision could not be seen in the latency. The "
             "device speedup compares the device's own times."
         )
         yield launches_table(bound)
     else:
-        yield Paragraph(f"None of the {count(len(records) - unknown, 'pair')} whose device time is known.")
+        known = [record for record in records if record.timing.launch_bound is not None]
+        yield Paragraph(f"None of the {rows_in_words(known)} whose device time is known.")
     if unknown:
-        yield Paragraph(f"The device time of {count(unknown, 'pair')} is not known: nothing is said of those.")
+        yield Paragraph(f"The device time of {rows_in_words(unknown)} is not known: nothing is said of those.")
 
 
 def _undecided(results: Results, records: Sequence[Record]) -> Iterator[ReportBlock]:
@@ -109,16 +146,33 @@ def _undecided(results: Results, records: Sequence[Record]) -> Iterator[ReportBl
     told = [told for told in facts.told_verdicts(records) if told.name in _NO_VERDICT]
     for verdict in told:
         yield Lines(tuple(f"{verdict.name} {', '.join(ids)}: {reason}" for reason, ids in verdict.reasons))
-        yield Command(record_baselines([r for r in records if r.verdict == verdict.name], results.options))
+        them = [record for record in records if record.verdict == verdict.name]
+        if verdict.name == Status.INCOMPARABLE:
+            yield from _how_their_baselines_were_measured(results, them)
+        for kind in (ordered_pairs(them), callables_in(them)):
+            if kind:
+                yield Command(record_baselines(kind, results.options))
     if not open_pairs and not told:
         judged = any(record.verdict is not None for record in records)
         yield Paragraph("Nothing." if judged else "Every verdict: this run was not compared with baselines.")
+
+
+def _how_their_baselines_were_measured(results: Results, records: Sequence[Record]) -> Iterator[ReportBlock]:
+    slugs = {row.record.case_id: row.environment.device_slug for row in results.rows}
+    yield Paragraph("How their baselines were measured; measured alike, these pairs are compared:")
+    for slug in dict.fromkeys(slugs[record.case_id] for record in records):
+        on_it = [record for record in records if slugs[record.case_id] == slug]
+        yield Command(show_baselines(on_it, slug, results.options))
+    yield Paragraph("Or a baseline of its own for what was measured here:")
 
 
 def _method(records: Sequence[Record]) -> Iterator[ReportBlock]:
     yield Section("How it was measured")
     protocols = dict.fromkeys(record.setup.protocol for record in records)
     timed = "; ".join(f"{name} protocol: {_PROTOCOLS.get(name, 'as its name says')}" for name in protocols)
+    if all(record.setup.is_callable for record in records):
+        yield Paragraph(f"The latency is the median time of one call, {timed}. An empty cell was not measured.")
+        return
     yield Paragraph(
         f"The latency is the median time of one request, {timed}. The speedup is FP32's time divided by the scheme's, "
         "from blocks that alternate in one process, with the 95 % interval of that ratio: above 1x is faster. Peak "
@@ -137,9 +191,10 @@ def _facts(results: Results, records: Sequence[Record]) -> Iterator[ReportBlock]
     yield Section("Environment")
     where = facts.environment_facts(results)
     yield Table(("what", "value"), ("left", "left"), tuple((fact.name, fact.value) for fact in where))
-    yield Section("Coverage")
-    covered = coverage_table(records)
-    yield covered if covered.rows else Paragraph("No scheme of this run replaces layers.")
+    if not all(record.setup.is_callable for record in records):
+        yield Section("Coverage")
+        covered = coverage_table(records)
+        yield covered if covered.rows else Paragraph("No scheme of this run replaces layers.")
     notes = facts.notes(records)
     if notes:
         yield Section("Disturbances and notes")

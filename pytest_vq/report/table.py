@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pytest_vq.precision.precisions import precision_place
+from pytest_vq.report.scheme_notes import notes_on
+from pytest_vq.report.scheme_order import setup_place
 from pytest_vq.report.text import plain_table
 from pytest_vq.schema.record import Record
-from pytest_vq.schema.spec import EAGER
 from pytest_vq.schema.verdict import Status
 from pytest_vq.wording import figure
 
@@ -25,6 +25,7 @@ _HEADERS = (
     "verdict",
 )
 _ALIGN = ("left", "left", "right", "left", "right", "left", "right", "right", "right", "right", "left")
+_OF_PAIRS = (4, 5, 7, 9)  # columns that compare with FP32
 _MIB = 2**20
 _OTHER_PACE = 1.25  # FP32 beside a row and FP32's own row that differ by more met two machines
 # One line for all pairs without a baseline: sixty-four times the same sentence hides the one that matters.
@@ -40,7 +41,7 @@ def reasons(records: Sequence[Record]) -> list[tuple[str, dict[str, bool]]]:
 def records_table(records: Sequence[Record]) -> str:
     """``records`` as a plain text table, a line a pair, each model named once; what its marks mean stands below."""
     shown = _columns_of(records)
-    ordered = sorted(records, key=lambda r: (_first_seen(records, r), r.setup.batch, _scheme_order(r)))
+    ordered = sorted(records, key=lambda r: (_first_seen(records, r), r.setup.batch, setup_place(r.setup)))
     rows: list[list[str]] = []
     previous = None
     for record in ordered:
@@ -59,7 +60,8 @@ def _columns_of(records: Sequence[Record]) -> list[int]:
         "mJ/image": any(record.timing.energy_per_image_mj is not None for record in records),
         "verdict": any(record.verdict is not None for record in records),
     }
-    return [i for i, header in enumerate(_HEADERS) if optional.get(header, True)]
+    none_of = _OF_PAIRS if all(record.setup.is_callable for record in records) else ()
+    return [i for i, header in enumerate(_HEADERS) if optional.get(header, True) and i not in none_of]
 
 
 def _mark(record: Record, records: Sequence[Record]) -> str:
@@ -89,17 +91,12 @@ def _legend(ordered: Sequence[Record], records: Sequence[Record]) -> list[str]:
             lines.append(f"* {record.id}: FP32 took {beside} ms beside it, {alone} ms in its own row: two paces")
     if any("~" in mark for mark in marks.values()):
         lines.append("~ a speedup from too few samples for an interval")
-    return lines
+    return [*lines, *notes_on(ordered)]
 
 
 def _first_seen(records: Sequence[Record], record: Record) -> int:
     # Groups a model's rows even where a random order or several workers mixed them up.
     return next(i for i, other in enumerate(records) if other.identity.model == record.identity.model)
-
-
-def _scheme_order(record: Record) -> tuple[int, bool, str]:
-    execution = record.setup.execution
-    return precision_place(record.setup.precision), execution != EAGER, execution
 
 
 def _cells(record: Record, mark: str) -> list[str]:

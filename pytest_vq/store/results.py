@@ -190,6 +190,11 @@ def rows_of_pairs(rows: Iterable[Row]) -> dict[tuple[CaseId, Setup], list[Row]]:
     return {pair: list(taken.values()) for pair, taken in groups.items()}
 
 
+def estimates_of(rows: Iterable[Row]) -> tuple[Estimates, ...]:
+    """The estimates of all processes that measured ``rows``, in their order."""
+    return tuple(estimates for row in rows for estimates in row.estimates)
+
+
 def _row(stored: Mapping[str, Any], environments: Sequence[Environment], version: int) -> Row:
     import msgspec
 

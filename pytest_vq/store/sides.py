@@ -8,12 +8,13 @@ from pathlib import Path
 from pytest_vq.catalog.models import all_models
 from pytest_vq.errors import BaselineError
 from pytest_vq.schema.estimates import Entry, Estimates
+from pytest_vq.schema.record import Setup
 from pytest_vq.schema.side import Side, SideKind, SidePair, entry_of
-from pytest_vq.schema.spec import CaseId
-from pytest_vq.store.baseline_format import model_of
+from pytest_vq.schema.spec import CALLABLE, CaseId
+from pytest_vq.store.baseline_format import baseline_files
 from pytest_vq.store.baselines import BaselineStore
 from pytest_vq.store.published import STUDY_NAME, published_study
-from pytest_vq.store.results import STUDY, TABLE, Results, Row, read_results, rows_of_pairs
+from pytest_vq.store.results import STUDY, TABLE, Results, Row, estimates_of, read_results, rows_of_pairs
 from pytest_vq.wording import listed
 
 _VERSIONS_FIRST = ("driver", "torch", "transformers", "bitsandbytes")
@@ -42,7 +43,7 @@ def _find_baselines(path: Path) -> tuple[BaselineStore, str] | None:
         raise BaselineError(f"{path} holds the baselines of {len(devices)} devices: name one of {choices}")
     if devices:
         return BaselineStore(path), devices[0]
-    if any(model_of(file) is not None for file in path.iterdir()):
+    if any(baseline_files(path)):
         whole = path.resolve() if path.name in ("", "..") else path  # "." is named by where it is
         return BaselineStore(whole.parent), whole.name
     return None
@@ -60,21 +61,27 @@ def _run_pairs(rows: Iterable[Row], name: str) -> tuple[SidePair, ...]:
     """Each pair with the processes of all its rows."""
     pairs = []
     for (case_id, setup), taken in rows_of_pairs(rows).items():
-        processes = [estimates for row in taken for estimates in row.estimates]
+        entry = entry_of(setup, estimates_of(taken), name)
         doubts = [row.record.disturbance for row in taken if row.record.disturbance]
         category = taken[0].record.identity.category
-        pairs.append(SidePair.of(case_id, category, entry_of(setup, processes, name), doubts[0] if doubts else None))
+        pairs.append(SidePair.of(case_id, category, entry, doubts[0] if doubts else None))
     return tuple(pairs)
 
 
 def _baselines_side(store: BaselineStore, device: str, name: str, label: str) -> Side:
-    known = all_models()
     pairs = tuple(
-        SidePair.of(_case_id(model, entry), known[model].category if model in known else None, entry)
+        SidePair.of(_case_id(model, entry), _category(model, entry.setup), entry)
         for model, entries in store.all_entries(device).items()
         for entry in entries
     )
     return Side(label, name, SideKind.BASELINES, {"device": device} | _facts(pairs), pairs)
+
+
+def _category(model: str, setup: Setup) -> str | None:
+    if setup.is_callable:
+        return CALLABLE
+    known = all_models()
+    return known[model].category if model in known else None
 
 
 def _case_id(model: str, entry: Entry) -> CaseId:

@@ -6,16 +6,15 @@ processes of their own.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import bitsandbytes
 import pytest
 import torch
+from unprofiled import UNPROFILED, stored_entries, take_said
 
 from pytest_vq.device.device import open_device
 from pytest_vq.device.peak import peak_stacks
@@ -138,38 +137,16 @@ def test_a_gpu_keeps_the_profiler() -> None:
 
 
 CONFTEST = """
-    import pytest
-    import torch
-    import torch.autograd.profiler
-    from torch import nn
+from torch import nn
 
-    import pytest_vq
+import pytest_vq
 
 
-    def say(word):
-        with open("said", "a") as file:
-            file.write(f"{word}\\n")
-
-
-    def refuse(*args, **kwargs):
-        raise AssertionError("a process that measures was profiled")
-
-
-    @pytest.fixture(autouse=True, scope="session")
-    def unprofiled(request):
-        profiles = request.config.pluginmanager.hasplugin("pytest_vq.plugin.profiling")
-        say("profiles" if profiles else "measures")
-        with pytest.MonkeyPatch.context() as patch:
-            if not profiles:
-                patch.setattr(torch.autograd.profiler, "profile", refuse)
-            yield
-
-
-    @pytest_vq.register_model("my-net", input_shape=(3, 16, 16), head="head")
-    def build():
-        net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 256), nn.GELU(), nn.Linear(256, 256))
-        net.add_module("head", nn.Linear(256, 10))
-        return net
+@pytest_vq.register_model("my-net", input_shape=(3, 16, 16), head="head")
+def build():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 256), nn.GELU(), nn.Linear(256, 256))
+    net.add_module("head", nn.Linear(256, 10))
+    return net
 """
 TEST = """
     def test_precision(vq_case, vq_bench):
@@ -182,26 +159,19 @@ class TestRuns:
     def project(self, pytester: pytest.Pytester) -> pytest.Pytester:
         """A user's project whose measuring processes cannot be profiled; each process says what it is for."""
         pytester.makeini("[pytest]\naddopts = -p no:randomly\nvq_budget = 1\n")
-        pytester.makeconftest(CONFTEST)
+        pytester.makeconftest(CONFTEST + UNPROFILED)
         pytester.makepyfile(test_my_bench=TEST)
         return pytester
 
     def run(self, project: pytest.Pytester, *arguments: str) -> tuple[pytest.RunResult, list[str]]:
         result = project.runpytest_subprocess("--gpu", *arguments, timeout=RUN_TIMEOUT_S)
-        path = project.path / "said"
-        said = path.read_text().split()
-        path.unlink()
-        return result, said
-
-    def entries(self, project: pytest.Pytester) -> list[dict[str, Any]]:
-        (path,) = (project.path / "baselines").rglob("my-net.json")
-        return json.loads(path.read_text())["entries"]
+        return result, take_said(project.path)
 
     def test_a_recording_run_leaves_operators_and_is_never_profiled_itself(self, project) -> None:
         result, said = self.run(project, "--vq-save")
         assert result.ret == 0
         assert said == ["measures", "profiles"]
-        stored = [entry["operators"] for entry in self.entries(project)]
+        stored = [entry["operators"] for entry in stored_entries(project.path)]
         assert len(stored) == 4
         for operators in stored:
             assert sum(operator["self_ms"] for operator in operators.values()) > 0

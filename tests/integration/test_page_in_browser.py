@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import CHROMIUM, Tab
-from factories import ENVIRONMENT, make_record, make_samples
+from factories import ENVIRONMENT, make_entry, make_estimates, make_record, make_samples
 
 pytest.importorskip("vl_convert", reason="the charts need the extra `report`")
 pytest.importorskip("jinja2", reason="the page needs the extra `report`")
 
-from pytest_vq.report.page import page_render
+from pytest_vq.report.page import page_images, page_render
 from pytest_vq.report.page.page_render import render_page
-from pytest_vq.schema.estimates import Estimates
+from pytest_vq.schema.estimates import Estimates, Operator
+from pytest_vq.schema.outcome import Failure
 from pytest_vq.schema.record import Record
+from pytest_vq.schema.side import Side, SideKind, SidePair
 from pytest_vq.schema.verdict import Status
+from pytest_vq.store.explained import Explained
 from pytest_vq.store.results import Results, Row
 from pytest_vq.store.samples import SamplesLine
 
@@ -44,10 +48,13 @@ def few() -> list[Record]:
 
 
 def written(directory: Path, records: Sequence[Record]) -> Path:
-    samples = [SamplesLine(r.identity.model, r.setup.scheme, 1, make_samples()) for r in records]
     path = directory / "report.html"
-    path.write_bytes(render_page(results_of(records), samples))
+    path.write_bytes(render_page(results_of(records), samples_of(records)))
     return path
+
+
+def samples_of(records: Sequence[Record]) -> list[SamplesLine]:
+    return [SamplesLine(r.identity.model, r.setup.scheme, 1, make_samples()) for r in records]
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +129,7 @@ class TestFiltering:
     def test_by_each_of_its_fields(self, opened: Tab) -> None:
         assert self.choose(opened, "category", "cloud") == ["c", "d"]
         assert self.choose(opened, "verdict", "PASS") == ["c"]
-        assert opened.run("document.getElementById('shown').textContent") == "1 of 4 pairs shown"
+        assert opened.run("document.getElementById('shown').textContent") == "1 of 4 rows shown"
         opened.run("document.querySelector('#filters button').click()")
         assert opened.run(SHOWN) == ["a", "b", "c", "d"]
         assert self.choose(opened, "model", " B ") == ["b"]
@@ -145,12 +152,15 @@ class TestFiltering:
             opened.send("Emulation.setEmulatedMedia", media="")
 
 
+def prefer(tab: Tab, theme: str) -> None:
+    tab.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+    tab.run("new Promise((done) => setTimeout(done, 200))")
+
+
 def test_dark_and_light_each_have_their_colours_and_charts(opened: Tab) -> None:
     looks = []
-    for scheme in ("light", "dark"):
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        opened.send("Emulation.setEmulatedMedia", features=features)
-        opened.run("new Promise((done) => setTimeout(done, 200))")
+    for theme in ("light", "dark"):
+        prefer(opened, theme)
         looks.append(opened.run("[getComputedStyle(document.body).backgroundColor, document.images[0].currentSrc]"))
     opened.send("Emulation.setEmulatedMedia", features=[])
     assert [ground for ground, _ in looks] == ["rgb(255, 255, 255)", "rgb(13, 17, 23)"]
@@ -178,12 +188,70 @@ def test_with_scripts_off_table_and_charts_remain(tab: Tab, path: Path) -> None:
         tab.send("Emulation.setScriptExecutionDisabled", value=False)
 
 
+class TestAccessibility:
+    """By axe-core, which finds what a program can find: contrast, names, roles, the order of headings."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def whole(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """A page with something in each of its sections."""
+        records = [
+            make_record(name, precision, verdict=verdict, reason=f"{verdict} for a reason", note="a note", sqnr_db=20.0)
+            for name, verdict in zip("abcdef", Status, strict=True)
+            for precision in ("int8", "int4")
+        ]
+        failures = (Failure("g-int8", "BuildError", "broken", "g"),)
+        table = {"aten::mm": Operator(1, 5.0, 0)}, {"aten::mm": Operator(1, 9.0, 0)}
+        explained = {record.case_id: Explained(record.reason, ("latency",), *table) for record in records}
+        earlier = make_estimates(date_utc="2025-12-01T00:00:00Z")
+        pairs = tuple(SidePair.of(r.case_id, "local", make_entry([earlier], r.setup)) for r in records)
+        history = [Side("H", "before", SideKind.RUN, {"device": ENVIRONMENT.device_slug}, pairs)]
+        results = replace(results_of(records), failures=failures, complete=False)
+        path = tmp_path_factory.mktemp("whole") / "report.html"
+        path.write_bytes(render_page(results, samples_of(records), history, explained))
+        return path
+
+    @pytest.mark.parametrize("theme", ["light", "dark"])
+    def test_nothing_serious_is_found(self, tab: Tab, whole: Path, theme: str) -> None:
+        axe = pytest.importorskip("axe_core_python", reason="needs axe-core-python, which brings axe-core")
+        tab.open(whole)
+        tab.run("document.querySelectorAll('details').forEach((part) => (part.open = true))")
+        prefer(tab, theme)
+        try:
+            tab.run(files(axe).joinpath("axe.min.js").read_text(encoding="utf-8") + "; true")
+            found = tab.run(
+                "axe.run().then(({violations, passes}) => ({passed: passes.map((rule) => rule.id), violations:"
+                " violations.map(({id, impact, nodes}) => [impact, id, nodes.slice(0, 3).map((n) => n.html)])}))"
+            )
+        finally:
+            tab.send("Emulation.setEmulatedMedia", features=[])
+        assert [violation for violation in found["violations"] if violation[0] in ("serious", "critical")] == []
+        assert {"color-contrast", "document-title", "image-alt", "label", "scrollable-region-focusable"} <= set(
+            found["passed"]
+        )
+
+
+def test_two_hundred_columns_scroll_and_can_be_read(tab: Tab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_images, "_DRAWN_TWICE", 0)  # the light theme is enough here
+    records = [make_record("net", f"scheme-{n}", speedup=1 + n / 100) for n in range(200)]
+    tab.open(written(tmp_path, records))
+    assert tab.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    image = "document.querySelector('[aria-label=\"Speedup over FP32\"] img')"
+    scroller = f"{image}.closest('.scroll')"
+    width, seen, shown = tab.run(f"[{image}.naturalWidth, {scroller}.clientWidth, {image}.clientWidth]")
+    assert width == shown >= 200 * 76  # as wide as its figures need, and not shrunk
+    assert seen < 2000
+    tab.run(f"{scroller}.scrollLeft = {width}")
+    assert tab.run(f"{scroller}.scrollLeft + {scroller}.clientWidth >= {width}")
+    assert tab.run(f"{scroller}.tabIndex") == 0  # by keyboard too
+
+
 class TestManyRows:
     NUMBER = 2000
 
     @pytest.fixture
     def many(self, tab: Tab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tab:
-        monkeypatch.setattr(page_render, "chart_images", lambda records: [])
+        monkeypatch.setattr(page_render, "chart_images", lambda *_: [])
         one = make_record()
         records = [
             replace(

@@ -4,37 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from textwrap import dedent
-from typing import Any
+from functools import partial
 
 import pytest
+from unprofiled import UNPROFILED, stored_entries, take_said
 
-# Each process says what it is for; the one that measures cannot be profiled.
+# A CPU that keeps the profiler, as a GPU does, and one that no process can be profiled on where ``broken`` lies.
 KEEPING = """
-
-import torch.autograd.profiler
 
 from pytest_vq.device.device import Device
 
 
-def say(word):
-    with open("said", "a") as file:
-        file.write(f"{word}\\n")
-
-
-def refuse(*args, **kwargs):
-    raise AssertionError("a process that measures was profiled")
-
-
 @pytest.fixture(autouse=True, scope="session")
-def keeping(request):
+def keeping(request, unprofiled):
     profiles = request.config.pluginmanager.hasplugin("pytest_vq.plugin.profiling")
-    say("profiles" if profiles else "measures")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Device, "keeps_profiler", True)
-        if not profiles:
-            patch.setattr(torch.autograd.profiler, "profile", refuse)
-        elif Path("broken").exists():
+        if profiles and Path("broken").exists():
             patch.setattr(torch.autograd.profiler, "profile", broken)
         yield
 
@@ -61,7 +47,7 @@ def keeping(steady: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     monkeypatch.setenv("VQ_PROVOKE_SLOWDOWN", "")  # what a run hands on to its children is taken back
     monkeypatch.setenv("VQ_PROVOKE_ALLOCATION", "")
     conftest = steady.path / "conftest.py"
-    conftest.write_text(conftest.read_text() + dedent(KEEPING))
+    conftest.write_text(conftest.read_text() + UNPROFILED + KEEPING)
     steady.makepyfile(test_my_bench=TEST)
     return steady
 
@@ -69,29 +55,17 @@ def keeping(steady: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
 @pytest.fixture
 def said(keeping: pytest.Pytester) -> Callable[[], list[str]]:
     """What processes said since this was last asked."""
-
-    def take() -> list[str]:
-        path = keeping.path / "said"
-        words = path.read_text().split()
-        path.unlink()
-        return words
-
-    return take
-
-
-def entries(project: pytest.Pytester) -> list[dict[str, Any]]:
-    (path,) = (project.path / "baselines").rglob("my-net.json")
-    return json.loads(path.read_text())["entries"]
+    return partial(take_said, keeping.path)
 
 
 def test_what_is_recorded_is_profiled_once_and_after_the_last_pair(keeping, said) -> None:
     both = ("--vq-precisions=fp16,int8", "--vq-save")
     assert keeping.runpytest_inprocess(*both).ret == 0
     assert said() == ["measures", "returned", "returned", "profiles"]
-    assert ["aten::linear" in entry["operators"] for entry in entries(keeping)] == [True, True]
+    assert ["aten::linear" in entry["operators"] for entry in stored_entries(keeping.path)] == [True, True]
     assert keeping.runpytest_inprocess(*both).ret == 0
     assert said() == ["measures", "returned", "returned"]
-    assert [len(entry["processes"]) for entry in entries(keeping)] == [2, 2]
+    assert [len(entry["processes"]) for entry in stored_entries(keeping.path)] == [2, 2]
 
 
 def test_a_failure_is_explained_by_a_process_that_is_altered_like_this_one(keeping, said) -> None:
@@ -114,7 +88,7 @@ def test_what_cannot_be_profiled_is_recorded_and_fails_all_the_same(keeping, sai
     assert saving.ret == 0
     why = "a process that only profiles ended with exit code 1: RuntimeError: CUPTI is not to be had"
     saving.stdout.fnmatch_lines([f"WARNING: recorded without operators*: my-net-int8; {why}", "recorded 1 lines*"])
-    assert "operators" not in entries(keeping)[0]
+    assert "operators" not in stored_entries(keeping.path)[0]
     (keeping.path / "burden_ms").write_text(BURDEN_MS)
     slower = keeping.runpytest_inprocess(*INT8)
     assert slower.ret == 1
@@ -127,4 +101,4 @@ def test_with_workers_the_process_that_reports_has_it_profiled(keeping, said) ->
     result = keeping.runpytest_inprocess(*INT8, "--vq-save", "-n", "1")
     assert result.ret == 0
     assert said() == ["measures", "returned", "profiles"]
-    assert "aten::linear" in entries(keeping)[0]["operators"]
+    assert "aten::linear" in stored_entries(keeping.path)[0]["operators"]

@@ -5,10 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 import unicodedata
 from collections.abc import Sequence
@@ -18,7 +15,7 @@ from typing import Any, ClassVar
 from xml.etree import ElementTree
 
 import pytest
-from factories import ENVIRONMENT, MIB, make_entry, make_estimates, make_outcome, make_record, make_samples
+from factories import ENVIRONMENT, MIB, make_entry, make_estimates, make_record, make_samples
 from page_reader import Element, read_page, table_of
 
 pytest.importorskip("vl_convert", reason="the charts need the extra `report`")
@@ -33,8 +30,8 @@ from pytest_vq.schema.record import Record
 from pytest_vq.schema.side import Side, SideKind, SidePair
 from pytest_vq.schema.verdict import Status
 from pytest_vq.store.explained import EXPLAINED, Explained, read_explained
-from pytest_vq.store.results import Results, ResultsWriter, Row, read_results
-from pytest_vq.store.samples import SamplesLine, read_samples
+from pytest_vq.store.results import Results, Row
+from pytest_vq.store.samples import SamplesLine
 
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 HOSTILE = (
@@ -90,15 +87,6 @@ def samples_of(records: Sequence[Record], number: int) -> list[SamplesLine]:
     return lines
 
 
-def stored(directory: Path, records: Sequence[Record]) -> tuple[Results, list[dict[str, Any]]]:
-    """``records`` as a run stores them: what is read back, and the raw rows of study.json."""
-    writer = ResultsWriter(directory, {})
-    for record in records:
-        writer.add(make_outcome(record))
-    writer.close()
-    return read_results(directory), json.loads((directory / "study.json").read_text())["records"]
-
-
 @pytest.fixture(scope="module")
 def page() -> Element:
     records = matrix()
@@ -108,62 +96,12 @@ def page() -> Element:
 @pytest.fixture
 def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not about charts need not wait for them."""
-    monkeypatch.setattr(page_render, "chart_images", lambda records: [])
+    monkeypatch.setattr(page_render, "chart_images", lambda *_: [])
 
 
 @pytest.mark.usefixtures("page", "no_charts")
 class TestFigures:
-    """Every figure of the table is study.json's, at the precision that is shown."""
-
-    # title of a column -> the study's column, and how many of its units are one of the page's
-    COLUMNS: ClassVar = {
-        "batch": ("batch", 1),
-        "median ms": ("latency_ms", 1),
-        "speedup": ("speedup", 1),
-        "images/s": ("throughput_ips", 1),
-        "peak MiB": ("peak_memory_bytes", MIB),
-        "saved": ("memory_reduction", 0.01),
-        "size MiB": ("model_size_bytes", MIB),
-        "SQNR dB": ("sqnr_db", 1),
-        "accuracy": ("accuracy", 0.01),
-        "mJ/image": ("energy_per_image_mj", 1),
-    }
-    INTERVALS: ClassVar = {
-        "95 % interval, ms": ("latency_low_ms", "latency_high_ms"),
-        "95 % interval": ("speedup_low", "speedup_high"),
-    }
-
-    @staticmethod
-    def agrees(shown: str, value: float) -> bool:
-        number = shown.strip().rstrip("x%").strip()
-        decimals = len(number.partition(".")[2])
-        return abs(float(number) - value) <= 0.5 * 10**-decimals * (1 + 1e-9)
-
-    def test_are_the_studys(self, tmp_path: Path) -> None:
-        records = [*matrix(12), make_record("labelled", "int8", accuracy=0.95737, energy_per_image_mj=12.3456)]
-        results, study = stored(tmp_path, records)
-        by_pair = {(row["model"], row["setup"]["precision"]): row for row in study}
-        rows = table_of(read_page(render_page(results)))
-        assert len(rows) == len(records)
-        compared = 0
-        for row in rows:
-            stored_row = by_pair[row["model"].text, row["scheme"].text]
-            is_reference = stored_row["precision"] == "fp32"
-            for title, (column, unit) in self.COLUMNS.items():
-                value = None if is_reference and title in ("speedup", "saved") else stored_row[column]
-                shown = row[title]
-                assert bool(shown.text) == (value is not None), title
-                if value is not None:
-                    assert self.agrees(shown.text, value / unit), (title, shown.text, value)
-                    assert float(shown.attributes["data-key"]) == value
-                    compared += 1
-            for title, columns in self.INTERVALS.items():
-                if is_reference and title == "95 % interval":
-                    assert row[title].text == ""
-                    continue
-                for shown_end, column in zip(row[title].text.split("…"), columns, strict=True):
-                    assert self.agrees(shown_end, stored_row[column]), (title, row[title].text)
-        assert compared > 300
+    """That every one is study.json's, test_one_number.py shows."""
 
     def test_what_was_not_measured_is_empty(self) -> None:
         record = make_record(
@@ -196,7 +134,7 @@ class TestVerdicts:
             make_record("d", verdict=Status.NO_BASELINE, reason="no baseline"),
         ]
         document = read_page(render_page(results_of(*records)))
-        assert document.all("h1")[0].text == "1 of 4 pairs FAILs."
+        assert document.all("h1")[0].text == "1 of 2 compared pairs FAILs; 2 were not compared: no baseline."
         first, *_ = document.all("section")
         assert [item.text for item in first.all("ul")[0].all("li")] == ["1 FAIL", "2 NO_BASELINE", "1 PASS"]
         assert "latency +40.0 %" in first.all("article")[0].text
@@ -440,34 +378,6 @@ class TestHistory:
         document = read_page(render_page(results_of(record), history=[side([record], "far away", slug="cpu-b")]))
         assert "Measured on another device, and not shown: far away." in document.text
         assert "No pair of this run was measured before" in document.text
-
-
-WRITES_A_PAGE = """
-import sys
-from pathlib import Path
-from pytest_vq.report.page import page_render
-from pytest_vq.report.page.page_render import render_page
-from pytest_vq.store.results import read_results
-from pytest_vq.store.samples import read_samples
-run = Path(sys.argv[1])
-sys.stdout.buffer.write(render_page(read_results(run), read_samples(run)))
-"""
-
-
-def test_is_the_same_for_two_hash_seeds(tmp_path: Path) -> None:
-    stored(tmp_path, matrix())
-    assert read_samples(tmp_path)
-    pages = [
-        subprocess.run(
-            [sys.executable, "-c", WRITES_A_PAGE, str(tmp_path)],
-            env=os.environ | {"PYTHONHASHSEED": seed},
-            capture_output=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    ]
-    assert pages[0]
-    assert pages[0] == pages[1]
 
 
 def test_sixty_four_pairs_make_a_small_page_soon() -> None:

@@ -15,9 +15,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from factories import ENVIRONMENT, alter, make_outcome, make_record, make_setup
+from factories import ENVIRONMENT, MIB, alter, make_outcome, make_record, make_setup
 
 from pytest_vq.cli.main import main
+from pytest_vq.report import facts
 from pytest_vq.report.study_report import study_report
 from pytest_vq.schema.estimates import Operator
 from pytest_vq.schema.outcome import Failure
@@ -164,7 +165,7 @@ class TestBadInput:
 
     def test_no_pair(self, tmp_path, capsys) -> None:
         run = write_run(tmp_path, [], failures=[Failure("net-int8", "BuildError", "it broke", "net")])
-        assert f"{tmp_path}/study.json holds no measured pair" in self.refused(run, capsys)
+        assert f"{tmp_path}/study.json holds nothing that was measured" in self.refused(run, capsys)
 
     def test_truncated(self, tmp_path, capsys) -> None:
         study = write_run(tmp_path, of_models("net")) / "study.json"
@@ -199,19 +200,51 @@ class TestBadInput:
         assert f"cannot write to {run}/report" in self.refused(run, capsys)
 
 
+# Whatever a process does by default in the language that it is told to be in.
+IN_A_LANGUAGE = """
+import locale, sys
+from pytest_vq.cli.main import main
+
+locale.setlocale(locale.LC_ALL, "")
+assert locale.localeconv()["decimal_point"] == sys.argv[1], locale.localeconv()
+run, output = sys.argv[2:]
+sys.exit(main(["report", run, "--output", output]) or main(["recommend", run]) or main(["compare", run, run]))
+"""
+
+
 class TestSameEveryTime:
-    def test_bytes_do_not_depend_on_hashes_or_locales(self, tmp_path) -> None:
-        run = write_run(tmp_path / "run", of_models("net-a", "net-b", "net-c"))
-        written = []
-        for seed, locale in (("0", "C"), ("1", "de_DE.UTF-8")):
-            output = tmp_path / seed
-            environment = os.environ | {"PYTHONHASHSEED": seed, "LC_ALL": locale, "TZ": f"UTC+{seed}"}
-            command = [sys.executable, "-m", "pytest_vq.cli.main", "report", str(run), "--output", str(output)]
-            code = f"import sys; from pytest_vq.cli.main import main; sys.exit(main({command[3:]!r}))"
-            subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
-            written.append({name: (output / name).read_bytes() for name in files_in(output)})
-        assert written[0].keys() == FILES
-        assert written[0] == written[1]
+    @pytest.fixture(scope="class")
+    @classmethod
+    def saved(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        names = ("net-a", "net-b", "Istanbul", "istanbul", "\u0130zmir")  # Turkish has two letters i, each in two cases
+        figures = {"throughput_ips": 12345.6, "peak_memory_bytes": 1234567891, "sqnr_db": 31.26, "accuracy": 0.9537}
+        return write_run(tmp_path_factory.mktemp("saved") / "run", of_models(*names, latency_ms=12.345, **figures))
+
+    def written_in(self, run: Path, output: Path, language: str, seed: int) -> dict[str, bytes]:
+        """The files of a report, and what is printed, of a process in ``language`` and in a time zone of its own."""
+        environment = os.environ | {"PYTHONHASHSEED": str(seed), "LC_ALL": language, "TZ": f"UTC+{seed}"}
+        point = "." if language == "C" else ","
+        command = [sys.executable, "-c", IN_A_LANGUAGE, point, str(run), str(output)]
+        done = subprocess.run(command, env=environment, check=True, capture_output=True)
+        printed = done.stdout.replace(bytes(output), b"")
+        return {name: (output / name).read_bytes() for name in files_in(output)} | {"printed": printed}
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def reference(cls, saved: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+        return cls().written_in(saved, tmp_path_factory.mktemp("reference"), "C", seed=0)
+
+    @pytest.mark.parametrize(("language", "seed"), [("C", 1), ("de_DE.UTF-8", 2), ("tr_TR.UTF-8", 3)])
+    def test_bytes_do_not_depend_on_hashes_languages_or_time_zones(
+        self, saved: Path, reference: dict[str, bytes], tmp_path: Path, language: str, seed: int
+    ) -> None:
+        known = subprocess.run(["locale", "-a"], capture_output=True, text=True, check=True).stdout.split()
+        if language.replace("UTF-8", "utf8") not in known:
+            name = language.partition(".")[0]
+            pytest.skip(f"needs: apt-get install locales && localedef -i {name} -f UTF-8 {language}")
+        assert reference.keys() == FILES | {"printed"}
+        found = self.written_in(saved, tmp_path, language, seed)
+        assert {name for name in FILES | {"printed"} if found[name] != reference[name]} == set()
 
     def test_the_order_of_measuring_does_not_matter(self, tmp_path) -> None:
         records = of_models("net-a", "net-b")
@@ -239,7 +272,7 @@ class TestHostileNames:
         report = (written / "report.md").read_text()
         rows = table_rows(section(report, "By model"))
         assert len(rows) == 2 * len(HOSTILE)
-        assert {len(row) for row in rows} == {12}
+        assert {len(row) for row in rows} == {13}
         assert {len(row) for row in table_rows(section(report, "By category"))} == {9}
 
     def test_nothing_acts_in_markdown(self, written) -> None:
@@ -301,6 +334,26 @@ class TestHeadline:
         explained = {fail.case_id: Explained("slower", ("latency",), before, now)}
         assert "aten::mm" in section(study_report(results, explained).decode(), "What FAILs")
 
+    @pytest.mark.parametrize(
+        ("verdicts", "told"),
+        [
+            (["FAIL", "FAIL", "PASS"], "2 of 3 pairs FAIL."),
+            (["PASS", "INCONCLUSIVE"], "None of 2 pairs FAILs."),
+            (["NO_BASELINE"] * 3, "None of 3 pairs was compared: no baseline."),
+            (["INCOMPARABLE"], "None of 1 pair was compared: measured unlike the baseline."),
+            (
+                ["NO_BASELINE", "NO_BASELINE", "INCOMPARABLE"],
+                "None of 3 pairs was compared: 2 no baseline, 1 measured unlike the baseline.",
+            ),
+            (["PASS", "NO_BASELINE"], "None of 1 compared pair FAILs; 1 was not compared: no baseline."),
+            ([None, None], "2 pairs measured, none judged: this run did not gate."),
+            ([], "Nothing was measured."),
+        ],
+    )
+    def test_counts_only_what_was_compared(self, verdicts: list[str | None], told: str) -> None:
+        records = [make_record(f"net-{n}", verdict=v and Status(v)) for n, v in enumerate(verdicts)]
+        assert facts.headline(records) == told
+
 
 class TestByCategory:
     def test_the_study_s_six_then_others(self, tmp_path) -> None:
@@ -345,6 +398,7 @@ class TestByModel:
             "25 %",
             "50.0 MiB",
             "30.0 dB, 95.3 % right",
+            "best",
             "",
         ]
 
@@ -354,7 +408,38 @@ class TestByModel:
         )
         record = make_record("net", memory_reduction=None, sqnr_db=None, **unknown)
         (row,) = table_rows(section(report_of(write_run(tmp_path, [record])), "By model"))
-        assert row == ["net", "int8", "10.0 ms", *[""] * 6, "50.0 MiB", "", ""]
+        assert row == [
+            "net",
+            "int8",
+            "10.0 ms",
+            *[""] * 6,
+            "50.0 MiB",
+            "",
+            "not placed: peak memory and SQNR not measured",
+            "",
+        ]
+
+    def test_where_several_are_as_good_a_tie_is_told(self, tmp_path) -> None:
+        pairs = [("fp16", 10.0), ("int8", 10.05), ("int4", 12.0)]
+        records = [
+            make_record("net", p, latency_ms=ms, latency_low_ms=ms - 0.1, latency_high_ms=ms + 0.1, sqnr_db=30.0)
+            for p, ms in pairs
+        ]
+        text = section(report_of(write_run(tmp_path, records)), "By model")
+        standings = [row[11] for row in table_rows(text)]
+        assert standings == [
+            "best, tie with int8",
+            "best, tie with fp16",
+            "behind fp16, int8",
+        ]
+        assert "- int4 is NF4" in text
+
+    def test_what_it_took_to_prepare(self, tmp_path) -> None:
+        prepared = {"prepare_s": 12.345, "prepare_cache": "cold", "graphs": 1, "graph_breaks": 0, "recompiles": 2}
+        records = [make_record("net", execution="compile", graph_pool_bytes=3 * MIB, **prepared), make_record("net")]
+        text = section(report_of(write_run(tmp_path, records)), "What it took to prepare")
+        assert table_rows(text) == [["net-int8+compile", "12.35 s", "cold", "1", "0", "2", "3.0 MiB"]]
+        assert "What it took to prepare" not in report_of(write_run(tmp_path / "eager", [make_record("net")]))
 
 
 class TestLaunches:
@@ -405,6 +490,23 @@ class TestUndecided:
             "- NO_BASELINE net-a-fp32, net-a-int8, net-b-fp32, net-b-int8: no baseline",
             "`pytest --vq-models=net-a,net-b --vq-precisions=fp32,int8 --vq-save`",
         ]
+
+    def test_what_was_measured_unlike_its_baseline_is_shown_how_that_was_measured(self, tmp_path) -> None:
+        reason = "threads 2 here, 1 in the baseline"
+        records = [
+            make_record("net", "int8", verdict=Status.INCOMPARABLE, reason=reason),
+            make_record("net", "int4", verdict=Status.INCOMPARABLE, reason=reason),
+        ]
+        run = write_run(tmp_path, records, threads=2, baselines="/elsewhere")
+        assert section(report_of(run), self.TITLE).strip().split("\n\n") == [
+            f"- INCOMPARABLE net-int8, net-int4: {reason}",
+            "How their baselines were measured; measured alike, these pairs are compared:",
+            "`pytest-vq baselines show net --device=cpu-a --baselines=/elsewhere`",
+            "Or a baseline of its own for what was measured here:",
+            "`pytest --vq-models=net --vq-precisions=int8,int4 --vq-threads=2 --vq-save --vq-baselines=/elsewhere`",
+        ]
+        one = section(report_of(write_run(tmp_path / "one", records[:1])), self.TITLE)
+        assert "`pytest-vq baselines show net --device=cpu-a --precision=int8`" in one
 
     def test_a_run_without_a_gate_says_so(self, tmp_path) -> None:
         text = section(report_of(write_run(tmp_path, of_models("net"))), self.TITLE)

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
 import altair as alt
 import pytest
-from factories import make_record
+from factories import ENVIRONMENT, make_outcome, make_record
 
-from pytest_vq.report.chart_data import chart_rows, on_the_front
+from pytest_vq.report.chart_data import chart_rows, ordered_pairs
+from pytest_vq.report.chart_front import front_rows, pareto
 from pytest_vq.report.chart_marks import log_ticks
-from pytest_vq.report.chart_theme import DARK, LIGHT, ChartTheme, chart_theme, scheme_shapes
-from pytest_vq.report.charts import FIGURES, memory_efficiency, pareto, performance_analysis, speedup_heatmap
+from pytest_vq.report.chart_schemes import SchemeKind, scheme_colours, scheme_shapes
+from pytest_vq.report.chart_theme import DARK, LIGHT, ChartTheme, chart_theme
+from pytest_vq.report.charts import FIGURES, memory_efficiency, performance_analysis, speedup_heatmap
 from pytest_vq.report.drawing import draw_png, draw_svg
+from pytest_vq.report.pareto import Standing, standings_of
 from pytest_vq.schema.record import Record
+from pytest_vq.schema.spec import CaseId
+from pytest_vq.store.results import Row
 
-CHARTS = (speedup_heatmap, memory_efficiency, performance_analysis, pareto)
+
+def standings(records: Sequence[Record]) -> Mapping[CaseId, Standing]:
+    return standings_of([Row(r, ENVIRONMENT, make_outcome(r).estimates) for r in records])
+
+
+def front(records: Sequence[Record], theme: str = "light") -> dict[str, Any]:
+    return pareto(records, standings(records), theme)
+
+
+CHARTS = (speedup_heatmap, memory_efficiency, performance_analysis, front)
 NAME = "a'b\"]</script>"
 
 
@@ -146,16 +160,44 @@ def contrast(*colours: list[float]) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-class TestSchemes:
-    def test_each_has_a_shape_of_its_own_and_the_study_s_keep_theirs(self) -> None:
-        few, many = ["int8", "fp32"], ["fp32", "fp16", "int8", "int4", "mine", "int8+compile"]
-        assert scheme_shapes(few) == ["triangle-up", "circle"]
-        assert len(set(scheme_shapes(many))) == len(many)
-        assert dict(zip(many, LIGHT.scheme_colours(many), strict=True))["int8"] == LIGHT.scheme_colours(few)[0]
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8", "int8dyn", "int8wo", "int4", "int4wo")
+EXECUTIONS = ("eager", "compile", "graph", "compile+graph")
 
-    def test_fifty_schemes_still_look_different(self) -> None:
-        names = [f"scheme-{n}" for n in range(50)]
-        assert len(set(zip(scheme_shapes(names), LIGHT.scheme_colours(names), strict=True))) == 50
+
+class TestSchemes:
+    def test_shapes_alone_tell_all_schemes_apart(self) -> None:
+        kinds = [SchemeKind(p, e) for p in (*PRECISIONS, "mine", "theirs") for e in (*EXECUTIONS, "onnx", "other")]
+        assert len(set(scheme_shapes(kinds))) == len(kinds) == 72
+
+    def test_what_is_known_looks_the_same_in_every_run(self) -> None:
+        few = [SchemeKind("int8", "eager"), SchemeKind("int8", "graph")]
+        many = [SchemeKind(p, e) for p in ("mine", *PRECISIONS) for e in ("onnx", *EXECUTIONS)]
+        for look in (scheme_shapes, lambda kinds: scheme_colours(kinds, LIGHT.schemes)):
+            found = dict(zip(many, look(many), strict=True))
+            assert look(few) == [found[kind] for kind in few]
+
+    def test_a_precision_keeps_its_colour_and_shape_under_every_execution(self) -> None:
+        kinds = [SchemeKind("bf16", execution) for execution in EXECUTIONS]
+        assert len(set(scheme_colours(kinds, LIGHT.schemes))) == 1
+        plain, *others = scheme_shapes(kinds)
+        assert all(shape.startswith(plain) for shape in others)
+
+    @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
+    def test_each_known_precision_has_a_colour_of_its_own_that_is_seen(self, theme: ChartTheme) -> None:
+        colours = scheme_colours([SchemeKind(precision, "eager") for precision in PRECISIONS], theme.schemes)
+        assert len(set(colours)) == len(PRECISIONS)
+        assert all(contrast(rgb(colour), rgb(theme.ground)) >= 3 for colour in colours)
+
+    def test_fifty_precisions_still_look_different(self) -> None:
+        kinds = [SchemeKind(f"mine-{n}", "eager") for n in range(50)]
+        assert len(set(zip(scheme_shapes(kinds), scheme_colours(kinds, LIGHT.schemes), strict=True))) == 50
+
+    def test_every_scheme_is_in_the_legend(self) -> None:
+        records = [make_record("net", p, execution=e, speedup=2.0) for p in PRECISIONS for e in EXECUTIONS]
+        found = chart_rows(records)
+        assert len(found.schemes) == 40
+        shown = "".join(ElementTree.fromstring(draw_svg(memory_efficiency(records))).itertext())
+        assert all(scheme in shown for scheme in found.schemes)
 
 
 class TestRows:
@@ -189,31 +231,42 @@ class TestRows:
 
 
 class TestFront:
-    def front(self, *records: Record) -> dict[str, int]:
-        return {row["scheme"]: row["fill"] for row in on_the_front(chart_rows(records).rows)}
+    """As `recommend` places pairs (its tests are in test_recommend.py), so the charts do."""
 
-    def test_what_another_beats_in_all_three_is_not_on_it(self) -> None:
-        found = self.front(
+    def fills(self, *records: Record) -> dict[str, float]:
+        placed = standings(records)
+        rows = front_rows(chart_rows(records), [placed[record.case_id] for record in ordered_pairs(records)])
+        return {f"{row['model']}-{row['scheme']}": row["fill"] for row in rows}
+
+    def test_what_another_beats_is_open(self) -> None:
+        found = self.fills(
             make_record("net", "fp32", latency_ms=10.0, peak_memory_bytes=100),
-            make_record("net", "int8", latency_ms=8.0, peak_memory_bytes=50, sqnr_db=30.0),
-            make_record("net", "int4", latency_ms=9.0, peak_memory_bytes=50, sqnr_db=20.0),
+            make_record("net", "int8", latency_ms=8.0, latency_low_ms=7.9, latency_high_ms=8.1, peak_memory_bytes=50),
+            make_record("net", "int4", latency_ms=9.0, latency_low_ms=8.9, peak_memory_bytes=50, sqnr_db=20.0),
         )
-        assert found == {"fp32": 1, "int8": 1, "int4": 0}
+        assert found == {"net-fp32": 1, "net-int8": 1, "net-int4": 0}
 
-    def test_equals_are_all_on_it(self) -> None:
-        same = {"latency_ms": 8.0, "peak_memory_bytes": 50, "sqnr_db": 30.0}
-        assert self.front(make_record("net", "int8", **same), make_record("net", "int4", **same)) == {
-            "int8": 1,
-            "int4": 1,
-        }
+    def test_what_is_best_by_noise_alone_is_pale(self) -> None:
+        same = {"peak_memory_bytes": 50, "sqnr_db": 30.0}
+        records = [make_record("net", "int8", latency_ms=10.05, **same), make_record("net", "int4", **same)]
+        assert self.fills(*records) == {"net-int8": 0.4, "net-int4": 0.4}
+        assert any(note.startswith("pale: tied") for note in front(records)["title"]["subtitle"])
 
     def test_what_lacks_a_figure_is_no_part_of_it(self) -> None:
-        assert self.front(make_record("net", "int8", sqnr_db=None)) == {}
+        records = [make_record("net", "int8", sqnr_db=None), make_record("net", "fp32")]
+        assert self.fills(*records) == {"net-fp32": 1}
+        assert "without a peak or a fidelity: 1 pair" in front(records)["title"]["subtitle"]
 
     def test_models_do_not_compete(self) -> None:
         slow = make_record("slow", latency_ms=99.0, sqnr_db=10.0)
-        rows = on_the_front(chart_rows([slow, make_record("fast")]).rows)
-        assert [row["fill"] for row in rows] == [1, 1]
+        assert self.fills(slow, make_record("fast")) == {"slow-int8": 1, "fast-int8": 1}
+
+    def test_lines_join_only_the_best_where_there_are_many_schemes(self) -> None:
+        records = [make_record("net", "fp32", latency_ms=1.0, latency_low_ms=0.9, latency_high_ms=1.1)]
+        records += [make_record("net", p, execution=e, sqnr_db=30.0) for p in PRECISIONS[1:4] for e in EXECUTIONS]
+        few, many = (front(records[:number])["title"]["subtitle"] for number in (12, 13))
+        assert "a line joins the schemes of a model" in few
+        assert "a line joins the best of a model" in many
 
 
 @pytest.mark.parametrize(

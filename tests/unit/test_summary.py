@@ -70,7 +70,8 @@ class TestTable:
             record("a", "fp32"),
             record("b", "fp32"),
         ]
-        lines = records_table(mixed).splitlines()[2:]
+        *lines, note = records_table(mixed).splitlines()[2:]
+        assert note.startswith("int4 is NF4")
         assert [line.split("  ")[0].strip() for line in lines] == ["b", "", "", "a", ""]
         assert [cell for line in lines for cell in line.split() if cell in {"fp32", "fp16", "int4"}] == [
             "fp32",
@@ -103,13 +104,17 @@ class TestTable:
 
     def test_a_scheme_of_another_execution_follows_its_eager_one(self) -> None:
         mixed = [record("vit", "int4"), record("vit", "int8", execution="compile"), record("vit", "int8")]
-        first, second, third = cells(*mixed)
+        first, second, third, _ = cells(*mixed)
         assert (first[1], second[0], third[0]) == ("int8", "int8+compile", "int4")
         assert cells(record("vit", "fp32", execution="compile", batch=8))[0][1] == "fp32+compile batch 8"
 
     def test_a_precision_that_this_version_does_not_know_comes_last(self) -> None:
-        first, second = cells(record("vit", "int2"), record("vit", "int4"))
-        assert (first[1], second[0]) == ("int4", "int2")
+        first, second = cells(record("vit", "int2"), record("vit", "int8"))
+        assert (first[1], second[0]) == ("int8", "int2")
+
+    def test_what_int4_is_stands_below_where_it_is_shown(self) -> None:
+        assert records_table([record("vit", "int4")]).splitlines()[-1].startswith("int4 is NF4")
+        assert "NF4" not in records_table([record("vit", "int8")])
 
 
 class Terminal:
@@ -222,7 +227,7 @@ def progress(monkeypatch):
             get_verbosity=lambda: verbosity,
         )
         made = Progress(config)  # type: ignore[arg-type]
-        made.pairs = {f"test.py::test[vit-{name}]": f"vit-{name}" for name in precisions}
+        made.selected = {f"test.py::test[vit-{name}]": f"vit-{name}" for name in precisions}
         return made, writer, clock
 
     return make

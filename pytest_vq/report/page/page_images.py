@@ -6,17 +6,17 @@ Pure: a specification in, text out.
 from __future__ import annotations
 
 import base64
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from pytest_vq.report.charts import memory_efficiency, pareto, performance_analysis, speedup_heatmap
+from pytest_vq.report.charts import FIGURES, pareto
 from pytest_vq.report.drawing import draw_svg, svg_size
+from pytest_vq.report.pareto import STANDING_WORDS, Standing
 from pytest_vq.schema.record import Record
+from pytest_vq.schema.spec import CaseId
 
-_TAG = re.compile(r"<[^>]*>")
-_FINE_DIGITS = re.compile(r"(\.[0-9]{2})[0-9]+")
 _DRAWN_TWICE = 500  # pairs at most
 _IN_THE_TABLE = "every figure of it stands in the table of results above"
 Specification = Callable[..., dict[str, Any]]
@@ -40,66 +40,55 @@ class ChartImage:
 class _Chart:
     id: str
     title: str
-    specification: Specification
     caption: str
 
 
-_CHARTS = (
-    _Chart(
+# By the name of its figure, where it is one of the study's.
+_CHARTS = {
+    "speedup_heatmap": _Chart(
         "heatmap",
         "Speedup over FP32",
-        speedup_heatmap,
         "The number in a cell is the speedup over FP32: above 1 is faster. The scale is logarithmic and neutral at 1.",
     ),
-    _Chart(
+    "memory_efficiency": _Chart(
         "memory",
         "Memory efficiency",
-        memory_efficiency,
         "Peak memory of a request, and what each scheme saves of FP32's.",
     ),
-    _Chart(
+    "performance_analysis": _Chart(
         "performance",
         "Performance analysis",
-        performance_analysis,
         "Speedup and memory by scheme, size against speedup, and throughput by category.",
     ),
-    _Chart(
+    "pareto": _Chart(
         "pareto",
         "Pareto front: latency, memory and fidelity",
-        pareto,
-        "A pair is on the front where no other scheme of its model is at least as good in all three and better in one.",
+        f"A pair is {STANDING_WORDS}. The table of results names what beats the others.",
     ),
-)
+}
 
 
-def chart_images(records: Sequence[Record]) -> list[ChartImage]:
-    """The charts of ``records``; none where nothing was measured.
+def chart_images(
+    records: Sequence[Record], standings: Mapping[CaseId, Standing], figures: Mapping[str, bytes]
+) -> list[ChartImage]:
+    """The charts of ``records``; none where nothing was measured. ``figures`` are those drawn already, by name.
 
     Of very many pairs each is drawn once, for the light theme: drawn twice, they would be most of the file.
     """
     if not records:
         return []
-    return [_image(chart, records) for chart in _CHARTS]
+    specifications: dict[str, Specification] = {**FIGURES, "pareto": partial(pareto, standings=standings)}
+    return [_image(name, records, specifications[name], figures.get(name)) for name in _CHARTS]
 
 
-def _image(chart: _Chart, records: Sequence[Record]) -> ChartImage:
-    light = _svg(chart.specification(records, theme="light"))
-    dark = None if len(records) > _DRAWN_TWICE else _address(_svg(chart.specification(records, theme="dark")))
-    width, height = map(round, svg_size(light.encode()))
+def _image(name: str, records: Sequence[Record], specification: Specification, drawn: bytes | None) -> ChartImage:
+    chart = _CHARTS[name]
+    light = draw_svg(specification(records)) if drawn is None else drawn
+    dark = None if len(records) > _DRAWN_TWICE else _address(draw_svg(specification(records, theme="dark")))
+    width, height = map(round, svg_size(light))
     alt = f"{chart.title}, a chart: {_IN_THE_TABLE}"
     return ChartImage(chart.id, chart.title, alt, chart.caption, _address(light), dark, width, height)
 
 
-def _svg(specification: dict[str, Any]) -> str:
-    """The drawing of ``specification``, as small as it can be.
-
-    Words about each mark are left out: nobody hears them in an image, and they are half of it. So are digits beyond a
-    hundredth of a pixel.
-    """
-    without_words = specification | {"config": specification.get("config", {}) | {"aria": False}}
-    svg = draw_svg(without_words).decode()
-    return _TAG.sub(lambda tag: _FINE_DIGITS.sub(r"\1", tag.group(0)), svg)
-
-
-def _address(svg: str) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+def _address(svg: bytes) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()

@@ -14,13 +14,15 @@ from pytest_vq.report.escaping import plain
 from pytest_vq.report.page import page_history, page_strips
 from pytest_vq.report.page.page_images import chart_images
 from pytest_vq.report.page.page_rows import page_table
+from pytest_vq.report.pareto import STANDING_WORDS, standings_of
+from pytest_vq.report.report_callables import callables_in, rows_in_words
+from pytest_vq.report.scheme_notes import notes_on
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.side import Side
 from pytest_vq.schema.spec import CaseId
 from pytest_vq.store.explained import Explained
 from pytest_vq.store.results import Results
 from pytest_vq.store.samples import SamplesLine
-from pytest_vq.wording import count
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -33,15 +35,18 @@ def render_page(
     samples: Sequence[SamplesLine] = (),
     history: Sequence[Side] = (),
     explained: Mapping[CaseId, Explained] | None = None,
+    figures: Mapping[str, bytes] | None = None,
 ) -> bytes:
     """``report.html``: the same bytes for the same run, whenever and wherever it is written.
 
     ``samples`` are drawn as distributions, ``history`` (earlier runs and baselines) as trends, and ``explained`` says
-    what changed inside the pairs that FAIL; what is not given is left out of the page.
+    what changed inside the pairs that FAIL; what is not given is left out of the page. Those of ``figures``, the
+    study's as SVG, are not drawn again.
     """
     from markupsafe import Markup
 
-    records = ordered_pairs(results.records)
+    pairs, standings = ordered_pairs(results.records), standings_of(results.rows)
+    records = [*pairs, *callables_in(results.records)]
     style, script = _asset("report.css"), _asset("report.js")
     page = (
         _environment()
@@ -51,38 +56,43 @@ def render_page(
             style=Markup(style),
             script=Markup(script),
             results=results,
-            **_content(records, results, samples, history, explained or {}),
+            **_content(records, results, history),
+            **_evidence(records, samples, explained or {}),
+            charts=chart_images(pairs, standings, figures or {}),
+            table=page_table(records, standings),
         )
     )
     return page.encode()
 
 
-def _content(
-    records: Sequence[Record],
-    results: Results,
-    samples: Sequence[SamplesLine],
-    history: Sequence[Side],
-    explained: Mapping[CaseId, Explained],
-) -> dict[str, Any]:
-    """What the template shows, section by section."""
+def _content(records: Sequence[Record], results: Results, history: Sequence[Side]) -> dict[str, Any]:
+    """What the template says of the run as a whole, and of earlier ones."""
     return {
         "headline": facts.headline(records),
-        "pairs": count(len(records), "pair"),
+        "pairs": rows_in_words(records),
         "counts": facts.verdict_counts(records),
-        "failed": facts.failed_pairs(records, explained),
         "told": facts.told_verdicts(records),
-        "table": page_table(records),
         "notes": facts.notes(records),
-        "charts": chart_images(records),
-        "groups": page_strips.strip_groups(records, samples),
-        "strip_width": page_strips.WIDTH_PX,
-        "lane_height": page_strips.LANE_PX,
-        "most_quantiles": page_strips.MOST_QUANTILES,
+        "pareto_words": STANDING_WORDS,
+        "scheme_notes": notes_on(records),
         "trends": page_history.trends(records, results, history),
         "unused": page_history.unused(results, history),
         "has_history": bool(history),
         "spark": (page_history.WIDTH_PX, page_history.HEIGHT_PX),
         "facts": facts.environment_facts(results),
+    }
+
+
+def _evidence(
+    records: Sequence[Record], samples: Sequence[SamplesLine], explained: Mapping[CaseId, Explained]
+) -> dict[str, Any]:
+    """What the template shows of single pairs beside their figures."""
+    return {
+        "failed": facts.failed_pairs(records, explained),
+        "groups": page_strips.strip_groups(records, samples),
+        "strip_width": page_strips.WIDTH_PX,
+        "lane_height": page_strips.LANE_PX,
+        "most_quantiles": page_strips.MOST_QUANTILES,
     }
 
 

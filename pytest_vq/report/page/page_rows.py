@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pytest_vq.report.pareto import Standing
 from pytest_vq.schema.record import Record
+from pytest_vq.schema.spec import CaseId
 from pytest_vq.schema.verdict import Status
 from pytest_vq.wording import figure, plain_percent, times
 
@@ -57,9 +59,10 @@ class PageTable:
     verdicts: tuple[str, ...]
 
 
-def page_table(records: Sequence[Record]) -> PageTable:
-    """The table of ``records``, in their order."""
-    columns = [c for c in COLUMNS if not c.is_optional or any(c.cell(record).text for record in records)]
+def page_table(records: Sequence[Record], standings: Mapping[CaseId, Standing]) -> PageTable:
+    """The table of ``records``, in their order; ``standings`` has each pair of them."""
+    front = Column("Pareto", lambda record: _standing(standings.get(record.case_id)), is_number=False)
+    columns = [c for c in (*COLUMNS, front) if not c.is_optional or any(c.cell(record).text for record in records)]
     rows = [
         TableRow(
             cells=tuple(column.cell(record) for column in columns),
@@ -108,9 +111,22 @@ def _one_decimal(value: float) -> str:
     return f"{value:.1f}"
 
 
+def _standing(standing: Standing | None) -> Cell:
+    return Cell("" if standing is None else standing.shown)  # a callable stands among no others
+
+
 def _scheme(record: Record) -> Cell:
     # Where launches set the time, it says little of the precision.
     return Cell(record.setup.scheme + (" (launch-bound)" if record.timing.launch_bound else ""))
+
+
+def _prepared(record: Record) -> Cell:
+    # Warm: a cache had some of what was compiled, so that it says little of a first start.
+    preparation = record.preparation
+    if preparation.prepare_s is None:
+        return Cell("")
+    cache = f" ({preparation.prepare_cache})" if preparation.prepare_cache else ""
+    return Cell(figure(preparation.prepare_s) + cache, preparation.prepare_s)
 
 
 def _verdict(record: Record) -> Cell:
@@ -124,7 +140,7 @@ COLUMNS = (
     Column("category", lambda r: Cell(r.identity.category), is_number=False),
     Column("scheme", _scheme, is_number=False),
     Column("verdict", _verdict, is_number=False, is_optional=True),
-    Column("batch", _shown(lambda r: r.setup.batch, "{:.0f}".format)),
+    Column("batch", _shown(lambda r: r.identity.batch, "{:.0f}".format)),
     Column("median ms", _shown(lambda r: r.timing.latency_ms, figure)),
     Column(
         "95 % interval, ms", _interval(lambda r: r.timing.latency_low_ms, lambda r: r.timing.latency_high_ms, figure)
@@ -141,4 +157,9 @@ COLUMNS = (
     Column("SQNR dB", _shown(lambda r: r.fidelity.sqnr_db, _one_decimal)),
     Column("accuracy", _shown(lambda r: r.fidelity.accuracy, "{:.1%}".format), is_optional=True),
     Column("mJ/image", _shown(lambda r: r.timing.energy_per_image_mj, figure), is_optional=True),
+    Column("prepared in s", _prepared, is_optional=True),
+    Column("graphs", _shown(lambda r: r.preparation.graphs, "{:.0f}".format), is_optional=True),
+    Column("graph breaks", _shown(lambda r: r.preparation.graph_breaks, "{:.0f}".format), is_optional=True),
+    Column("recompiles", _shown(lambda r: r.preparation.recompiles, "{:.0f}".format), is_optional=True),
+    Column("graph pool MiB", _shown(lambda r: r.memory.graph_pool_bytes, _one_decimal, _MIB), is_optional=True),
 )

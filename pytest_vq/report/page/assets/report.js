@@ -55,7 +55,7 @@
         ["category", "scheme", "verdict"].every((name) => !wanted[name] || row[name] === wanted[name]),
     );
     if (sorted.column >= 0) shown.sort(compare);
-    status.textContent = `${shown.length} of ${rows.length} pairs shown`;
+    status.textContent = `${shown.length} of ${rows.length} rows shown`;
     scroller.scrollTop = 0;
     drawnFrom = -1;
     draw();
