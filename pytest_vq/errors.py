@@ -30,6 +30,10 @@ class PrecisionError(VqError):
     """A precision scheme did not do what its name says: no layer touched, wrong stored type, same bytes as another."""
 
 
+class ExecutionError(VqError):
+    """A model could not be made to run as its execution says: a graph break, a recompilation, a failed capture."""
+
+
 class OutputError(VqError):
     """A forward pass gave something that cannot be compared: not a tensor, not finite, or degenerate."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_vq.errors import SelectionError
+from pytest_vq.schema.recipe import PREFIX
 
 if TYPE_CHECKING:
     import pytest
@@ -154,7 +155,14 @@ OPTIONS = (
         "parameters). Default: local where you registered models of your own, else default",
         "NAMES",
     ),
-    Option("vq-precisions", "precisions", _text, "comma-separated; default fp32,fp16,int8,int4", "NAMES"),
+    Option(
+        "vq-precisions",
+        "precisions",
+        _text,
+        "schemes, comma-separated: precisions (int8), with an execution (bf16+compile), globs ('*+compile'), "
+        "recipe:FILE, or: study (default: fp32,fp16,int8,int4), best (the few worth comparing on the device), all",
+        "NAMES",
+    ),
     Option("vq-batch", "batch", _batches, "images per request, comma-separated; default 1", "N[,N]"),
     Option("vq-weights", "weights", _choice(*WEIGHTS), "random (default: offline, seeded) or pretrained", "KIND"),
     Option("vq-protocol", "protocol", _choice(*PROTOCOLS), "adaptive (default) or study (100 + 1,000 calls)", "NAME"),
@@ -206,9 +214,22 @@ def read_options(config: pytest.Config) -> Options:
             raise SelectionError(f"{source}: {error}") from None
         if value is None:
             value = _DEFAULTS[option.field]
-        # A path on the command line is relative to where one is, any other to the root.
-        values[option.field] = base / value if isinstance(value, Path) else value
+        values[option.field] = _anchored(value, base)
     return Options(**values)
+
+
+def _anchored(value: Any, base: Path) -> Any:
+    """``value`` with its paths made absolute: one on the command line is relative to where one is, others to the root.
+
+    Those of recipes too, so that the options mean the same in a process that is started elsewhere.
+    """
+    if isinstance(value, str) and PREFIX in value:
+        return ",".join(_anchored_recipe(item.strip(), base) for item in value.split(","))
+    return base / value if isinstance(value, Path) else value
+
+
+def _anchored_recipe(item: str, base: Path) -> str:
+    return f"{PREFIX}{base / item.removeprefix(PREFIX)}" if item.startswith(PREFIX) else item
 
 
 _DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(Options)}

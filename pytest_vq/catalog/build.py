@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pytest_vq.catalog.initialize import can_start_on_meta, fill_mobilevit, fill_transformer, generator_for, seed_of
+from pytest_vq.catalog.inputs import ModelInputs, checked_inputs, checked_labelled
 from pytest_vq.catalog.models import DATA, DIGITS, table
 from pytest_vq.catalog.output import output_tensor
-from pytest_vq.errors import BuildError, SelectionError, first_line
+from pytest_vq.errors import BuildError, RegistrationError, SelectionError, first_line
+from pytest_vq.registering import qualname
 from pytest_vq.schema.spec import ModelSpec
 
 __all__ = ["build_meta", "build_source", "example_inputs", "labelled_images", "output_tensor", "weights_kind"]
@@ -42,6 +46,10 @@ def build_source(spec: ModelSpec, weights: str = "random") -> nn.Module:
         model = _build_pretrained(spec)
     else:
         model = _build_random(spec)
+    if spec.architecture.startswith("Beit") and not spec.is_local:
+        from pytest_vq.catalog.beit import buffer_relative_positions
+
+        buffer_relative_positions(model)
     return model.eval().requires_grad_(False)
 
 
@@ -64,15 +72,33 @@ def weights_kind(spec: ModelSpec, requested: str) -> str:
     return "trained" if spec.name == DIGITS else requested
 
 
-def example_inputs(spec: ModelSpec, batch: int) -> Tensor:
-    """Standard-normal images ``[batch, channels, height, width]``, FP32 on the CPU; the same at every call."""
+def example_inputs(spec: ModelSpec, batch: int) -> ModelInputs:
+    """What a request of ``batch`` images is made of, FP32 on the CPU; the same at every call.
+
+    Standard-normal images ``[batch, channels, height, width]``, or what a user's function makes.
+
+    Raises:
+        RegistrationError: that function raised, or made no inputs of that batch.
+    """
     if batch < 1:
         raise SelectionError(f"batch {batch} is impossible: a request has at least 1 image")
-    return torch.randn(batch, *spec.input_shape, generator=generator_for(f"{spec.name}: inputs"), dtype=torch.float32)
+    generator = generator_for(f"{spec.name}: inputs")
+    if spec.inputs is not None:
+        made = own_answer(spec, "inputs", partial(spec.inputs, batch, generator))
+        return checked_inputs(made, f"{spec.name}: its function {qualname(spec.inputs)}", batch)
+    assert spec.input_shape is not None
+    return torch.randn(batch, *spec.input_shape, generator=generator, dtype=torch.float32)
 
 
-def labelled_images(spec: ModelSpec) -> tuple[Tensor, Tensor] | None:
-    """Held-out images (FP32 ``[n, channels, height, width]``) and labels (INT64 ``[n]``); None where there are none."""
+def labelled_images(spec: ModelSpec) -> tuple[ModelInputs, Tensor] | None:
+    """Held-out images (FP32 ``[n, channels, height, width]``) and labels (INT64 ``[n]``); None where there are none.
+
+    Raises:
+        RegistrationError: a user's function raised, or returned something else.
+    """
+    if spec.labelled is not None:
+        made = own_answer(spec, "labelled", spec.labelled)
+        return checked_labelled(made, f"{spec.name}: its function {qualname(spec.labelled)}")
     if spec.name != DIGITS or spec.is_local:
         return None
     from safetensors.torch import load_file
@@ -124,6 +150,7 @@ def _build_random(spec: ModelSpec) -> nn.Module:
     config: Any = model.config
     if config.model_type == "mobilevit":
         generator = generator_for(spec.name)
+        assert spec.input_shape is not None
         images = torch.randn(STATISTICS_IMAGES, *spec.input_shape, generator=generator)
         fill_mobilevit(model, generator, images)
     else:
@@ -145,13 +172,30 @@ def _build_digits(spec: ModelSpec) -> nn.Module:
     return load_shipped(spec.name, DATA / f"{spec.name}.safetensors", _kind(spec), _config(spec))
 
 
+def own_answer(spec: ModelSpec, keyword: str, function: Callable[[], Any]) -> Any:
+    """What a user's ``function`` returns that was given as ``keyword``, the global generator seeded meanwhile.
+
+    Raises:
+        RegistrationError: it raised.
+    """
+    try:
+        return _seeded(spec, function)
+    except Exception as error:
+        what = f"{spec.name}: its function for {keyword}= raised {type(error).__name__}: {first_line(error)}"
+        raise RegistrationError(what) from error
+
+
+def _seeded(spec: ModelSpec, function: Callable[[], Any]) -> Any:
+    """So that a function that draws its weights, or inputs, gives FP32 and the other precisions the same ones."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed_of(spec.name))
+        return function()
+
+
 def _build_local(spec: ModelSpec) -> nn.Module:
     assert spec.build is not None
     try:
-        # Seeded, so that a function that draws its weights gives FP32 and the other precisions the same ones.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed_of(spec.name))
-            model: object = spec.build()
+        model: object = _seeded(spec, spec.build)
     except Exception as error:
         raise BuildError(f"{_whose(spec)} raised {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(model, nn.Module):

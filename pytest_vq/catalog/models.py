@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
-import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_vq.errors import RegistrationError, SelectionError, first_line
-from pytest_vq.schema.spec import ModelSpec
+from pytest_vq.catalog.own_functions import check_floors, check_functions
+from pytest_vq.errors import RegistrationError, SelectionError
+from pytest_vq.registering import check_name_is_free, check_same_function, check_takes, qualname
+from pytest_vq.schema.spec import MakeInputs, MakeLabelled, ModelSpec, TakeOutput
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,43 +76,43 @@ def find_model(name: str) -> ModelSpec:
     return known[name]
 
 
-def register_model(
+def register_model(  # noqa: PLR0913  # each is a keyword of its own to whoever registers a model
     name: str,
     *,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, int, int] | None = None,
+    inputs: MakeInputs | None = None,
+    output: TakeOutput | None = None,
+    labelled: MakeLabelled | None = None,
     head: str | None = None,
     min_sqnr_db: Mapping[str, float] | None = None,
 ) -> Callable[[Builder], Builder]:
-    """Add a model of one's own to the catalog: a decorator for the function that builds it.
-
-    The function takes no arguments and returns a ``torch.nn.Module`` with its weights, in FP32 on the CPU.
+    """Add a model of one's own: a decorator for the function () -> its ``torch.nn.Module``, FP32, on the CPU.
 
     Args:
         name: what options, test ids and files call it: letters, digits and ``. _ + -``.
         input_shape: channels, height and width of one image; no batch axis.
+        inputs: instead of it, (batch, generator) -> what the model is called with: a tensor, a tuple, or a dict of
+            keyword arguments; FP32 or integers, on the CPU, the batch first in each.
+        output: what the model returns -> the tensor ``[batch, ...]`` that precisions are compared by.
+        labelled: () -> inputs as above and labels (INT64 ``[n]``): fidelity is then judged on these, and accuracy too.
         head: dotted name of the module that every precision leaves unquantized (usually the classifier).
         min_sqnr_db: precision -> lowest fidelity in dB that passes, where the default does not suit this model.
 
     Raises:
-        RegistrationError: the name is taken, reserved or unusable, the shape is not three positive integers, or
-            the function cannot be called without arguments.
+        RegistrationError: the name is taken or unusable, or what is given is not as above.
     """
     _check_name(name)
-    _check_shape(name, input_shape)
+    shape = _check_inputs(name, input_shape, inputs)
+    check_floors(name, min_sqnr_db)
+    check_functions(name, inputs, output, labelled)
+    heads, floors = (head,) if head else (), dict(min_sqnr_db or {})
+    spec = ModelSpec(name, "local", "", shape, parameters=None, heads=heads, min_sqnr_db=floors)
+    spec = replace(spec, inputs=inputs, output=output, labelled=labelled)
 
     def register(build: Builder) -> Builder:
-        _check_builder(name, build)
+        check_takes(f"model {name!r}", build, (), "decorate the one that builds the model")
         _check_free(name, build)
-        _local[name] = ModelSpec(
-            name=name,
-            category="local",
-            architecture=_qualname(build),
-            input_shape=(input_shape[0], input_shape[1], input_shape[2]),
-            parameters=None,
-            heads=(head,) if head else (),
-            min_sqnr_db=dict(min_sqnr_db or {}),
-            build=build,
-        )
+        _local[name] = replace(spec, architecture=qualname(build), build=build)
         return build
 
     return register
@@ -185,46 +187,27 @@ def _check_name(name: str) -> None:
             f"{name!r} cannot name a model: it becomes part of a test id and a file name, so use at most 100 letters, "
             "digits and . _ + -, a letter or digit first"
         )
-    if name in GROUPS:
-        raise RegistrationError(f"{name!r} cannot name a model: --vq-models {name} already means a group of models")
+    check_name_is_free("model", name, GROUPS, "--vq-models")
 
 
-def _check_shape(name: str, shape: object) -> None:
+def _check_inputs(name: str, shape: object, inputs: object) -> tuple[int, int, int] | None:
+    """The shape of an image; None where ``inputs`` stands instead."""
+    if inputs is not None:
+        if shape is not None:
+            raise RegistrationError(f"model {name!r}: inputs= stands instead of input_shape=; give one of the two")
+        return None
     sizes = shape if isinstance(shape, tuple | list) else ()
     if len(sizes) != 3 or not all(type(size) is int and size > 0 for size in sizes):
         raise RegistrationError(
             f"model {name!r}: input_shape={shape!r} is not three positive integers (channels, height, width; "
-            "no batch axis)"
+            "no batch axis); for other inputs give inputs= instead: a function (batch, generator) -> what the model "
+            "is called with"
         )
-
-
-def _check_builder(name: str, build: object) -> None:
-    if not callable(build):
-        raise RegistrationError(f"model {name!r}: {build!r} is not a function; decorate the one that builds the model")
-    try:
-        inspect.signature(build).bind()
-    except TypeError as error:
-        raise RegistrationError(
-            f"model {name!r}: {_qualname(build)} must take no arguments ({first_line(error)})"
-        ) from error
+    return sizes[0], sizes[1], sizes[2]
 
 
 def _check_free(name: str, build: Callable[[], nn.Module]) -> None:
     if name in _catalog():
         raise RegistrationError(f"model {name!r} is already in the catalog; register yours under another name")
     taken = _local.get(name)
-    # A conftest imported twice registers the same function again; only another function is a clash.
-    if taken is not None and taken.build is not None and _origin(taken.build) != _origin(build):
-        raise RegistrationError(
-            f"two models are registered as {name!r}: {' '.join(_origin(taken.build))} and {' '.join(_origin(build))}"
-        )
-
-
-def _qualname(build: object) -> str:
-    return str(getattr(build, "__qualname__", None) or repr(build))
-
-
-def _origin(build: Callable[[], nn.Module]) -> tuple[str, str]:
-    code = getattr(inspect.unwrap(build), "__code__", None)
-    # Without source code of its own (a partial, an instance) only the very same object is the same function.
-    return (code.co_filename, _qualname(build)) if code is not None else (repr(build), str(id(build)))
+    check_same_function("model", name, None if taken is None else taken.build, build)

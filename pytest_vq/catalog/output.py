@@ -7,6 +7,25 @@ from typing import Any
 from torch import Tensor
 
 from pytest_vq.errors import OutputError
+from pytest_vq.registering import qualname
+from pytest_vq.schema.spec import ModelSpec
+
+
+def taken_output(spec: ModelSpec, output: Any) -> Tensor:
+    """The tensor in ``output``, what a model of ``spec`` returned: by the user's own function, where there is one.
+
+    Raises:
+        OutputError: it gave no tensor; or as ``output_tensor``. What the user's function raises is raised as it is.
+    """
+    if spec.output is None:
+        return output_tensor(output)
+    taken: object = spec.output(output)
+    if not isinstance(taken, Tensor):
+        raise OutputError(
+            f"its function {qualname(spec.output)} returned a {type(taken).__name__}; it must return one tensor "
+            "[batch, ...]"
+        )
+    return taken
 
 
 def output_tensor(output: Any) -> Tensor:
@@ -23,7 +42,8 @@ def output_tensor(output: Any) -> Tensor:
     if not _is_model_output(output):
         raise OutputError(
             f"the model returned a {type(output).__name__}, which cannot be compared between precisions: return one "
-            "tensor [batch, ...], or a transformers ModelOutput with logits, pooler_output or last_hidden_state"
+            "tensor [batch, ...], or a transformers ModelOutput with logits, pooler_output or last_hidden_state; or "
+            "register the model with output=, a function that makes one tensor of it"
         )
     for name in ("logits", "pooler_output"):
         value = getattr(output, name, None)

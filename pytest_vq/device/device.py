@@ -13,7 +13,6 @@ import torch
 from pytest_vq.device.clock import Clock, EventClock, HostClock
 from pytest_vq.device.cpu import computes_bf16
 from pytest_vq.device.environment import fingerprint
-from pytest_vq.device.fp32 import true_fp32
 from pytest_vq.device.memory import AcceleratorMemory, HostMemory, MemoryMeter, release_accelerator
 from pytest_vq.device.telemetry import GpuTelemetry, HostTelemetry, Telemetry
 from pytest_vq.errors import (
@@ -24,7 +23,9 @@ from pytest_vq.errors import (
     VqError,
     first_line,
 )
+from pytest_vq.precision.fp32 import true_fp32
 from pytest_vq.schema.record import Environment
+from pytest_vq.schema.spec import PrecisionSpec
 
 # The CPU's allocator, the driver, cuBLAS and cuDNN raise plain RuntimeErrors; their wording is all there is to tell
 # them by. The last two are cuDNN 9's names for CUDNN_STATUS_ALLOC_FAILED; its other internal errors are other troubles.
@@ -57,6 +58,17 @@ class Device:
     def is_accelerator(self) -> bool:
         """True where work is asynchronous and memory is the device's own."""
         return self.torch_device.type != "cpu"
+
+    def rest_for(self, precision: PrecisionSpec) -> torch.dtype:
+        """The type of what ``precision`` leaves unquantized here: a recipe's, its kernels', or the device's."""
+        if precision.mix is not None:
+            named: torch.dtype = getattr(torch, str(precision.mix.rest.dtype))
+            return named
+        wanted = precision.accelerator_rest if self.is_accelerator else precision.cpu_rest
+        if wanted is not None:
+            dtype: torch.dtype = getattr(torch, wanted)
+            return dtype
+        return self.rest_dtype
 
     @property
     def is_lost(self) -> bool:
@@ -112,6 +124,11 @@ def require_accelerator() -> None:
             "`nvidia-smi` lists a GPU, that the driver is new enough for that CUDA, and CUDA_VISIBLE_DEVICES; "
             "or leave --gpu out to measure on the CPU."
         )
+
+
+def compute_capability() -> tuple[int, int]:
+    """The accelerator's, major and minor."""
+    return torch.cuda.get_device_capability()
 
 
 def open_device(gpu: bool, threads: int) -> Device:

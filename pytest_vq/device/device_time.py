@@ -5,7 +5,7 @@ alone. That needs the host to be done launching before the spinning ends, which 
 
 Hidden so can be what neither waits for the GPU itself nor launches more than the queue holds, about 1,000 kernels:
 most forwards in FP32 and FP16, and NF4's of all but the largest models. LLM.int8 cannot, because it asks in every layer
-whether there are outliers; nor can BEiT, which copies an index table in every layer. There is no second way on purpose:
+whether there are outliers. A CUDA graph's replay is one launch. There is no second way on purpose:
 the profiler's kernel times are another definition under the same name, and a process that was profiled once launches
 more slowly ever after.
 """

@@ -18,6 +18,23 @@ from pytest_vq.device.clock import Call
 
 
 @dataclass(frozen=True, slots=True)
+class CallMemory:
+    """What one call takes of an accelerator's allocator, everything else on the device included."""
+
+    peak_bytes: int | None  # without the workspace; None where the figure would not be valid
+    workspace_bytes: int | None  # None where the allocator does not count what is requested of it
+
+    def larger(self, other: CallMemory) -> CallMemory:
+        """The larger of each figure; none where either has none."""
+        peak_bytes = _larger(self.peak_bytes, other.peak_bytes)
+        return CallMemory(peak_bytes, _larger(self.workspace_bytes, other.workspace_bytes))
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else max(one, other)
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryReading:
     """Bytes over the state at ``mark``; ``peak_bytes`` is None where the figure would not be valid."""
 
@@ -50,8 +67,11 @@ class MemoryMeter(Protocol):
         """Give back what can be given back, and take this as the state before the model."""
         ...
 
-    def measure(self, call: Call) -> MemoryReading:
-        """The figures of one ``call``, which has run before; everything it returns is dropped."""
+    def measure(self, call: Call, recorded: CallMemory | None = None, /) -> MemoryReading:
+        """The figures of one ``call``, which has run before; everything it returns is dropped.
+
+        ``recorded`` is what it took when it was recorded, where ``call`` replays a CUDA graph: that allocates nothing.
+        """
         ...
 
 
@@ -77,47 +97,73 @@ class AcceleratorMemory:
         """See ``MemoryMeter.mark``."""
         release_accelerator()
         # A workspace that an earlier model's matrix products took would count as this one's, or not, by test order.
-        self._drop_workspaces()
+        drop_workspaces()
         torch.cuda.empty_cache()
-        self._before_bytes = self._requested_bytes("current")
+        self._before_bytes = _requested_bytes(self._device, "current")
 
-    def measure(self, call: Call) -> MemoryReading:
+    def measure(self, call: Call, recorded: CallMemory | None = None, /) -> MemoryReading:
         """See ``MemoryMeter.measure``. An allocation that had to be retried makes the peak invalid.
 
-        ``call`` has run before, so the workspace is held from before it to after it: what dropping it frees then, was
-        part of all three counts. The next call takes one anew, which no timing pays for because a warm-up comes first.
+        What is dropped at the end is taken anew by the next call, which no timing pays for: a warm-up comes first.
         """
         release_accelerator()
-        torch.cuda.reset_peak_memory_stats(self._device)  # of requested bytes too
-        troubles, resting = self._troubles(), self._requested_bytes("current")
-        call()
-        torch.cuda.synchronize(self._device)
-        peak, held = self._requested_bytes("peak"), self._requested_bytes("current")
+        resting = _requested_bytes(self._device, "current")
+        own = measure_allocations(self._device, call)
         reserved = torch.cuda.max_memory_reserved(self._device)
-        valid = self._troubles() == troubles
-        self._drop_workspaces()
-        if torch.cuda.get_allocator_backend() != "native":
+        if own.workspace_bytes is None:
             return MemoryReading(None, None, reserved)
-        workspace = held - self._requested_bytes("current")
-        beside = workspace + self._before_bytes
-        return MemoryReading(resting - beside, peak - beside if valid else None, reserved, workspace)
+        both = own if recorded is None else own.larger(recorded)
+        before, peak = self._before_bytes, both.peak_bytes
+        return MemoryReading(
+            # A workspace was held since the call before, and what a recording took was dropped with it.
+            resting - before - own.workspace_bytes,
+            None if peak is None else peak - before,
+            reserved,
+            both.workspace_bytes,
+        )
 
-    def _requested_bytes(self, which: str) -> int:
-        """``current`` or ``peak``; 0 where the allocator does not count what is requested of it."""
-        return int(torch.cuda.memory_stats(self._device).get(f"requested_bytes.all.{which}", 0))
 
-    @staticmethod
-    def _drop_workspaces() -> None:
-        """Give cuBLAS's and cuBLASLt's workspaces, of all streams, back to the allocator.
+def measure_allocations(device: torch.device, call: Call) -> CallMemory:
+    """What ``call`` takes of the allocator, which has run before: workspaces are dropped afterwards, and so known.
 
-        Nothing must use one later without asking for it, as a captured CUDA graph would: an execution that captures has
-        to drop them before it does, so that the graph takes its own from its own pool (as torch's compiler does).
-        """
-        torch._C._cuda_clearCublasWorkspaces()
+    They were held from before the call to after it, then: what dropping them frees was part of the peak.
+    """
+    torch.cuda.reset_peak_memory_stats(device)  # of requested bytes too
+    troubles = _troubles(device)
+    call()
+    torch.cuda.synchronize(device)
+    peak, held = _requested_bytes(device, "peak"), _requested_bytes(device, "current")
+    is_valid = _troubles(device) == troubles
+    drop_workspaces()
+    if torch.cuda.get_allocator_backend() != "native":
+        return CallMemory(None, None)
+    workspace = held - _requested_bytes(device, "current")
+    return CallMemory(peak - workspace if is_valid else None, workspace)
 
-    def _troubles(self) -> tuple[int, int]:
-        stats = torch.cuda.memory_stats(self._device)
-        return stats.get("num_alloc_retries", 0), stats.get("num_ooms", 0)
+
+def drop_workspaces() -> None:
+    """Give cuBLAS's and cuBLASLt's workspaces, of all streams, back to the allocator.
+
+    Nothing must use one later without asking for it, as a captured CUDA graph would: before a capture they are dropped,
+    so that the graph takes its own from its own pool (as torch's compiler does).
+    """
+    torch._C._cuda_clearCublasWorkspaces()
+
+
+def private_pool_bytes(pool: tuple[int, int]) -> int:
+    """What the allocator reserves for the graphs that were captured into ``pool``, on all devices."""
+    segments = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
+    return sum(int(segment["total_size"]) for segment in segments if tuple(segment["segment_pool_id"]) == tuple(pool))
+
+
+def _requested_bytes(device: torch.device, which: str) -> int:
+    """``current`` or ``peak``; 0 where the allocator does not count what is requested of it."""
+    return int(torch.cuda.memory_stats(device).get(f"requested_bytes.all.{which}", 0))
+
+
+def _troubles(device: torch.device) -> tuple[int, int]:
+    stats = torch.cuda.memory_stats(device)
+    return stats.get("num_alloc_retries", 0), stats.get("num_ooms", 0)
 
 
 def freeze_live_objects() -> None:
@@ -151,7 +197,7 @@ class HostMemory:
         _return_free_memory()
         self._before_bytes = _status_bytes("VmRSS")
 
-    def measure(self, call: Call) -> MemoryReading:
+    def measure(self, call: Call, _: CallMemory | None = None, /) -> MemoryReading:
         """See ``MemoryMeter.measure``. Where the kernel does not let the mark be reset, there is no peak."""
         _return_free_memory()
         resting = self._growth("VmRSS")

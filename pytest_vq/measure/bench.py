@@ -1,11 +1,14 @@
-"""One pair from its spec to its record: built, checked, its memory measured, then timed against FP32."""
+"""One pair from its spec to its record: built, checked, its memory measured, then timed against FP32.
+
+And any callable on the same device (see ``callables``).
+"""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -14,40 +17,32 @@ import torch
 from pytest_vq.device.clock import Call
 from pytest_vq.device.device import Device, guarded, open_device
 from pytest_vq.device.lock import device_lock
-from pytest_vq.device.memory import freeze_live_objects
+from pytest_vq.device.memory import MemoryReading, freeze_live_objects
 from pytest_vq.device.peak import peak_stacks
 from pytest_vq.device.profile import profile_operators
-from pytest_vq.execution.prepared import Alteration, Request, unaltered
+from pytest_vq.execution.prepared import Alteration, unaltered
 from pytest_vq.execution.schemes import reference_scheme
+from pytest_vq.measure.callables import measure_callable, noting_the_test, profile_callable, time_call
+from pytest_vq.measure.measured import Measured
 from pytest_vq.measure.paired_timing import Partners, time_pair
 from pytest_vq.measure.reference import Reference
-from pytest_vq.measure.sampler import StopRule, sample
-from pytest_vq.measure.sections import identity_of, memory_of, setup_of
+from pytest_vq.measure.sampler import StopRule
+from pytest_vq.measure.sections import identity_of, memory_of, memory_refusal, setup_of
 from pytest_vq.measure.sentinel import sentinel
-from pytest_vq.measure.timing import MedianInterval
-from pytest_vq.measure.workload import Workload, place, reference_request, warm_precision
+from pytest_vq.measure.warming import is_users, warm_execution, warm_own, warm_precision
+from pytest_vq.measure.workload import Workload, place, reference_request
 from pytest_vq.options import Options
 from pytest_vq.precision.convert import SameBytesGuard
-from pytest_vq.schema.estimates import Operator
-from pytest_vq.schema.figures import Preparation, TimedFigures
+from pytest_vq.schema.figures import TimedFigures, Timing
 from pytest_vq.schema.outcome import Profile
-from pytest_vq.schema.record import PairSamples, Record, Timing
-from pytest_vq.schema.spec import Case, ModelSpec, PrecisionSpec
+from pytest_vq.schema.record import PairSamples, Record
+from pytest_vq.schema.spec import CallableCase, Case, ModelSpec
 
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A record without a verdict, every sample behind it and, where asked for, its operators."""
-
-    record: Record
-    samples: PairSamples
-    operators: Mapping[str, Operator] | None = None
-
-
 class Bench:
-    """Measures pairs on one device, one after another, leaving nothing behind on it.
+    """Measures pairs and callables on one device, one after another, leaving nothing behind on it.
 
     ``alter`` may change what is prepared to run (see ``execution.prepared``), the FP32 partner's too.
     """
@@ -59,7 +54,7 @@ class Bench:
         self._reference: Reference | None = None
         self._fp32_peak_bytes: dict[tuple[str, int], int | None] = {}
         self._same_bytes = SameBytesGuard()
-        self._warm: set[str] = set()  # precisions
+        self._warm: set[str] = set()  # precisions and executions
         self._sentinel_call: Call | None = None
 
     @property
@@ -76,32 +71,30 @@ class Bench:
         if self._device is not None:
             self._device.release()
 
-    def measure(self, case: Case, *, profiled: bool = False) -> Measured:
+    def measure(self, case: Case | CallableCase, *, profiled: bool = False) -> Measured:
         """Measure ``case`` and, where it is to be ``profiled``, see afterwards what it spent its time in.
 
         The latter is no good where the device keeps the profiler. Raises a ``VqError`` that names the pair; the next
-        pair is unharmed by it.
+        pair is unharmed by it. What a callable raises is raised as it is.
         """
+        if isinstance(case, CallableCase):
+            return self._called(case, partial(self._measure_callable, case, profiled))
         return self._with_device_locked(case, partial(self._measure, profiled=profiled))
 
-    def profile(self, case: Case) -> Profile:
+    def profile(self, case: Case | CallableCase) -> Profile:
         """What one warm request of ``case`` spends its time in, largest first, and who holds its memory at the peak.
 
         Where the device keeps the profiler, this process measures no more.
         """
+        if isinstance(case, CallableCase):
+            return self._called(case, partial(profile_callable, case, self.device))
         return self._with_device_locked(case, self._profile)
 
     def time(self, call: Call) -> Timing:
         """Time any callable by the same clock, warm-up, stop rule and memory reset as the pairs."""
         device = self.device
         with device_lock(device.environment.device_uuid), guarded(device, "gpu_timer"):
-            device.memory.mark()
-            call()
-            memory = device.memory.measure(call)
-            samples = sample({"call": Request(call)}, "call", device.clock, self._stop_rule())["call"]
-        latency = MedianInterval.of(samples.times_ms)
-        peak_bytes, why = memory.peak_bytes, samples.stop_reason
-        return Timing(latency.value, latency.low, latency.high, samples.times_ms, peak_bytes, why)
+            return time_call(call, device, self._stop_rule())
 
     def _with_device_locked(self, case: Case, work: Callable[[Case, Reference], Result]) -> Result:
         """Do ``work`` with the device to itself; the FP32 source is built before others are made to wait.
@@ -116,16 +109,38 @@ class Bench:
         with device_lock(device.environment.device_uuid):
             try:
                 with guarded(device, what), torch.inference_mode():
-                    self._warm_up(case.precision)
+                    self._warm_up(case, reference)
                     return work(case, reference)
             finally:
                 device.release()
 
-    def _warm_up(self, precision: PrecisionSpec) -> None:
-        if precision.name not in self._warm:
-            warm_precision(precision, self.device)
-            self._warm.add(precision.name)
-            freeze_live_objects()
+    def _measure_callable(self, case: CallableCase, profiled: bool) -> Measured:
+        partners = Partners(self._keep_sentinel(), None)
+        return measure_callable(case, partners, self.device, self._options, profiled=profiled)
+
+    def _called(self, case: CallableCase, work: Callable[[], Result]) -> Result:
+        """Do ``work`` with the device to itself; the grad mode is left alone, for the code is the test's own."""
+        device = self.device
+        with device_lock(device.environment.device_uuid):
+            try:
+                with noting_the_test(case), guarded(device, case.id):
+                    freeze_live_objects()
+                    return work()
+            finally:
+                device.release()
+
+    def _warm_up(self, case: Case, reference: Reference) -> None:
+        scheme = case.scheme
+        if {scheme.precision.name, scheme.execution.name} <= self._warm:
+            return
+        if scheme.precision.name not in self._warm:
+            warm_precision(scheme.precision, self.device)
+        if scheme.execution.name not in self._warm:
+            warm_execution(scheme, self.device)
+        if is_users(scheme):
+            warm_own(case, reference, self.device)
+        self._warm |= {scheme.precision.name, scheme.execution.name}
+        freeze_live_objects()
 
     def _reference_of(self, model: ModelSpec) -> Reference:
         if self._reference is None or self._reference.model != model:
@@ -135,8 +150,7 @@ class Bench:
         return self._reference
 
     def _stop_rule(self) -> StopRule:
-        budget_s = self._options.budget_s
-        return StopRule.study(budget_s) if self._options.protocol == "study" else StopRule(budget_s=budget_s)
+        return StopRule.of(self._options.protocol, self._options.budget_s)
 
     def _profile(self, case: Case, reference: Reference) -> Profile:
         device = self.device.torch_device
@@ -161,7 +175,8 @@ class Bench:
         fp32_peak_bytes = None if case.scheme.is_reference else self._reference_peak_bytes(case, reference)
         self.device.memory.mark()
         with self._placed(case, reference) as workload:
-            self._same_bytes.check(case.model.name, case.precision.name, workload.converted.fingerprint)
+            if case.precision.mix is None:  # a recipe may well say what another precision does
+                self._same_bytes.check(case.model.name, case.precision.name, workload.converted.fingerprint)
             return self._measure_placed(workload, reference, fp32_peak_bytes, profiled)
 
     def _measure_placed(
@@ -171,7 +186,7 @@ class Bench:
         judged = reference.judge(case, workload.answer(reference.images(case.batch)))
         if reference.labelled:  # so far it answered other images than the request whose memory is meant
             workload.request()
-        memory = device.memory.measure(workload.request)
+        memory, note = self._measure_memory(workload)
         if case.scheme.is_reference:
             fp32_peak_bytes = self._fp32_peak_bytes[case.model.name, case.batch] = memory.peak_bytes
         before = device.telemetry.read()
@@ -180,18 +195,28 @@ class Bench:
         record = Record(
             identity=identity_of(workload, reference, device, self._options),
             timing=timing,
-            memory=memory_of(workload, memory, fp32_peak_bytes, device, before),
+            memory=replace(
+                memory_of(workload, memory, fp32_peak_bytes, device, before),
+                graph_pool_bytes=workload.prepared.pool_bytes or None,
+            ),
             coverage=workload.converted.coverage,
             fidelity=judged.fidelity,
             setup=setup_of(case, device, self._options),
-            preparation=Preparation(case.scheme.execution.name),
+            preparation=workload.preparation,  # after all calls: a recompilation while they were timed counts
             disturbance=device.telemetry.disturbance(before, after),
             telemetry={"before": before, "after": after},
             right_answers=judged.right_answers,
-            note=judged.note,
+            note="; ".join(filter(None, (judged.note, note))) or None,
         )
         operators = profile_operators(workload.request, device.torch_device) if profiled else None
         return Measured(record, samples, operators)
+
+    def _measure_memory(self, workload: Workload) -> tuple[MemoryReading, str | None]:
+        """The memory of the request; none, and a note, where what is read would not be what the model needs."""
+        why_not = memory_refusal(workload, self.device)
+        if why_not:
+            return MemoryReading(None, None, None), why_not
+        return self.device.memory.measure(workload.request, workload.prepared.recorded), None
 
     def _reference_peak_bytes(self, case: Case, reference: Reference) -> int | None:
         """FP32's peak, for ``memory_reduction``: taken once, alone on the device, whatever the order of the tests."""

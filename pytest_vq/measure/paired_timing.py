@@ -1,4 +1,4 @@
-"""Timing one pair: its samples beside FP32's and the sentinel's, and what is measured of the device afterwards."""
+"""Timing one pair, or callable: its samples beside FP32's and the sentinel's, then what is measured of the device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pytest_vq.measure.watch import Watch
 from pytest_vq.measure.workload import Workload
 from pytest_vq.schema.figures import TimedFigures
 from pytest_vq.schema.record import PairSamples, Samples
-from pytest_vq.schema.spec import FP32
+from pytest_vq.schema.spec import CALLABLE, FP32
 
 _SENTINEL = "sentinel"
 _THROUGHPUT_S = 0.3
@@ -29,7 +29,16 @@ class Partners:
     """What a pair is timed beside, warm and on its device."""
 
     sentinel: Call
-    fp32: Request | None  # None for FP32 itself
+    fp32: Request | None  # None for FP32 itself, and for a callable
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is timed, and how many images one request of it answers; None for a callable."""
+
+    name: str
+    request: Request
+    images: int | None
 
 
 def time_pair(
@@ -39,38 +48,49 @@ def time_pair(
 
     ``sm_clock_mhz`` and ``power_mw`` are of those turns: of a device that works on all of them.
     """
+    subject = _Subject(workload.case.scheme.name, workload.request, workload.case.batch)
+    return _time(subject, partners, device, rule)
+
+
+def time_callable(
+    request: Request, partners: Partners, device: Device, rule: StopRule
+) -> tuple[PairSamples, TimedFigures]:
+    """The same of a callable: what is counted in images, or compared with FP32, it has none of."""
+    return _time(_Subject(CALLABLE, request, None), partners, device, rule)
+
+
+def _time(subject: _Subject, partners: Partners, device: Device, rule: StopRule) -> tuple[PairSamples, TimedFigures]:
     watch = Watch(device.telemetry.glance, device.clock.now_s)
-    samples = _sample(workload, partners, device, rule, watch)
-    measured = _measure_device(workload.request, partners.fp32, samples, device, workload.case.batch)
+    samples = _sample(subject, partners, device, rule, watch)
+    measured = _measure_device(subject, partners.fp32, samples, device)
     watched = replace(measured, sm_clock_mhz=watch.median("sm_clock_mhz"), power_mw=watch.median("power_mw"))
-    return samples, figures_of(samples, watched)
+    return samples, figures_of(samples, watched, has_speedup=subject.images is not None)
 
 
-def _sample(workload: Workload, partners: Partners, device: Device, rule: StopRule, watch: Watch) -> PairSamples:
-    subject = workload.case.scheme.name
+def _sample(subject: _Subject, partners: Partners, device: Device, rule: StopRule, watch: Watch) -> PairSamples:
     requests = {_SENTINEL: Request(partners.sentinel)}
     if partners.fp32 is not None:
         requests[FP32] = partners.fp32
-    requests[subject] = workload.request
+    requests[subject.name] = subject.request
     rule = replace(rule, brief=frozenset({_SENTINEL}))
-    samples: Mapping[str, Samples] = sample(requests, subject, device.clock, rule, watch)
+    samples: Mapping[str, Samples] = sample(requests, subject.name, device.clock, rule, watch)
     reference = None if partners.fp32 is None else samples[FP32]
-    return PairSamples(device.environment.date_utc, samples[subject], reference, samples[_SENTINEL])
+    return PairSamples(device.environment.date_utc, samples[subject.name], reference, samples[_SENTINEL])
 
 
-def _measure_device(
-    request: Request, fp32: Request | None, samples: PairSamples, device: Device, batch: int
-) -> DeviceFigures:
+def _measure_device(subject: _Subject, fp32: Request | None, samples: PairSamples, device: Device) -> DeviceFigures:
     """Throughput; on an accelerator, from calls back to back, and with energy and device times besides."""
+    images, request = subject.images, subject.request
     if not device.is_accelerator:  # a call returns when it is done: what was sampled is back to back already
-        return DeviceFigures(batch * 1e3 / fmean(samples.subject.times_ms))
+        return DeviceFigures(None if images is None else images * 1e3 / fmean(samples.subject.times_ms))
     latency_ms = median(samples.subject.times_ms)
+    throughput_ips = energy_mj = reference_ms = None
     with request.context():
-        calls = _calls_in(_THROUGHPUT_S, latency_ms)
-        throughput_ips = batch * 1e3 / device.clock.time_ms(request.call, 1, calls)[0]
-        energy_mj = _energy_per_image_mj(request.call, latency_ms, device, batch)
-        own_ms = device_time_ms(request.call, latency_ms)
-    reference_ms = None
+        if images is not None:
+            calls = _calls_in(_THROUGHPUT_S, latency_ms)
+            throughput_ips = images * 1e3 / device.clock.time_ms(request.call, 1, calls)[0]
+            energy_mj = _energy_per_image_mj(request.call, latency_ms, device, images)
+        own_ms = device_time_ms(request.call, latency_ms) or None  # 0: it launched nothing
     # FP32's is only of use beside the candidate's.
     if own_ms is not None and fp32 is not None and samples.reference is not None:
         with fp32.context():

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from pytest_vq.catalog.build import build_source, example_inputs, labelled_images, output_tensor
+from pytest_vq.catalog.inputs import ModelInputs, batch_of, bind_inputs, describe_inputs, rows_at_once, split_inputs
+from pytest_vq.catalog.output import taken_output
 from pytest_vq.device.device import is_device_trouble
 from pytest_vq.device.pinned import pin_storages, release_pinned
-from pytest_vq.errors import OutputError, PrecisionError, first_line
+from pytest_vq.errors import ExecutionError, OutputError, PrecisionError, first_line
 from pytest_vq.precision.fidelity import check_output, find_right, measure_fidelity, to_bits
 from pytest_vq.schema.figures import Fidelity, present
 from pytest_vq.schema.spec import Case, ModelSpec
@@ -37,7 +41,8 @@ class Reference:
 
     model: ModelSpec
     source: nn.Module
-    labelled: tuple[Tensor, Tensor] | None  # images float32 [n, C, H, W] and labels int64 [n]
+    labelled: tuple[ModelInputs, Tensor] | None  # inputs of n images, FP32 on the CPU, and labels int64 [n]
+    _examples: dict[int, ModelInputs] = field(default_factory=dict)
     _answers: dict[int, Tensor] = field(default_factory=dict)
     _judged: list[tuple[Case, float]] = field(default_factory=list)  # and their SQNR in dB
     _is_pinned: bool = False
@@ -47,19 +52,54 @@ class Reference:
         """Build or load the FP32 model of ``model``."""
         return cls(model, build_source(model, weights), labelled_images(model))
 
-    def images(self, batch: int) -> Tensor:
-        """What fidelity is judged on, float32 [n, C, H, W]: labelled images if there are any, else the timed ones."""
-        return self.labelled[0] if self.labelled else example_inputs(self.model, batch)
+    def example(self, batch: int) -> ModelInputs:
+        """The timed request's inputs, FP32 on the CPU; made once, for a user's function may make others the next time.
+
+        Raises ``RegistrationError`` where that function makes none.
+        """
+        if batch not in self._examples:
+            self._examples[batch] = example_inputs(self.model, batch)
+        return self._examples[batch]
+
+    def images(self, batch: int) -> ModelInputs:
+        """What fidelity is judged on, FP32 on the CPU: labelled images if there are any, else the timed ones."""
+        return self.labelled[0] if self.labelled else self.example(batch)
 
     def answer(self, batch: int) -> Tensor:
         """The FP32 model's output on ``images``, computed once, on the CPU whatever the device that is measured."""
         if batch not in self._answers:
-            what = f"{self.model.name} at fp32"
-            images = self.images(batch)
-            output = forward(partial(self.source, images), images, what)
-            check_output(output, what)
+            output = self.answer_to(self.images(batch), batch)
+            self._check_labels(output)
             self._answers[batch] = output
         return self._answers[batch]
+
+    def answer_to(self, inputs: ModelInputs, batch: int = 1) -> Tensor:
+        """The FP32 model's output on ``inputs``; where they are many, by parts of no fewer than ``batch``.
+
+        Raises ``OutputError`` where it cannot be compared with.
+        """
+        what, take = f"{self.model.name} at fp32", partial(taken_output, self.model)
+        parts = split_inputs(inputs, max(batch, rows_at_once(inputs)))
+        outputs = [forward(bind_inputs(self.source, part), part, what, take) for part in parts]
+        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        check_output(output, what)
+        return output
+
+    def _check_labels(self, output: Tensor) -> None:
+        """Refuse labels that ``output``, what FP32 answered to their images, could never be counted right by."""
+        if self.labelled is None:
+            return
+        labels = self.labelled[1]
+        if output.dim() != 2:
+            raise OutputError(
+                f"{self.model.name}: its answer to the labelled images has shape {list(output.shape)}: accuracy needs "
+                "logits [n, classes], by output= where the model returns something else"
+            )
+        if not 0 <= int(labels.min()) <= int(labels.max()) < output.shape[1]:
+            raise OutputError(
+                f"{self.model.name}: its labels lie between {int(labels.min())} and {int(labels.max())}, its classes "
+                f"between 0 and {output.shape[1] - 1}"
+            )
 
     def pin(self) -> None:
         """Put the source where an accelerator copies from fastest, once: every precision is made from a copy of it."""
@@ -115,14 +155,35 @@ class Reference:
         return None
 
 
-def forward(call: Callable[[], object], images: Tensor, what: str) -> Tensor:
-    """The output of ``call`` on ``images``; one that raises is the model's fault, and is said to be (OutputError)."""
+def forward(
+    call: Callable[[], object], inputs: ModelInputs, what: str, take: Callable[[object], Tensor] = output_tensor
+) -> Tensor:
+    """The output of ``call`` on ``inputs``, by ``take`` of what it returned.
+
+    Raises:
+        OutputError: the call or ``take`` raised, which is said to be the model's fault; or the output has not a row for
+            each image.
+    """
+    with _as_output_error(f"{what}: its forward failed on {describe_inputs(inputs)}"):
+        answer = call()
     try:
-        return output_tensor(call())
-    except Exception as error:
-        if is_device_trouble(error) or isinstance(error, OutputError):
-            raise
+        with _as_output_error(f"no tensor could be taken out of the {type(answer).__name__} that it returned"):
+            output = take(answer)
+    except OutputError as error:
+        raise OutputError(f"{what}: {error}") from error.__cause__
+    rows = batch_of(inputs)
+    if output.dim() and len(output) != rows:
         raise OutputError(
-            f"{what}: its forward failed on {list(images.shape)} {images.dtype} on {images.device}: "
-            f"{type(error).__name__}: {first_line(error)}"
-        ) from error
+            f"{what}: the output has shape {list(output.shape)} for {rows} images: return [{rows}, ...], a row an image"
+        )
+    return output
+
+
+@contextmanager
+def _as_output_error(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if is_device_trouble(error) or isinstance(error, OutputError | ExecutionError):
+            raise
+        raise OutputError(f"{what}: {type(error).__name__}: {first_line(error)}") from error

@@ -47,6 +47,11 @@ class StopRule:
         """The published study's protocol: 100 warm-up and 1,000 timed calls."""
         return cls(budget_s=budget_s, fixed=(100, 1000))
 
+    @classmethod
+    def of(cls, protocol: str, budget_s: float) -> StopRule:
+        """The rule of the protocol of that name."""
+        return cls.study(budget_s) if protocol == "study" else cls(budget_s=budget_s)
+
 
 def _watch_nothing() -> None:
     """What is done between rounds where the device is not watched."""

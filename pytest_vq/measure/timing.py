@@ -48,7 +48,7 @@ def paired_speedup(reference: Samples, candidate: Samples) -> MedianInterval:
 class DeviceFigures:
     """What was measured of the device beside the samples; None where it was not, or cannot be."""
 
-    throughput_ips: float
+    throughput_ips: float | None
     device_time_ms: float | None = None
     device_time_method: str | None = None
     reference_device_time_ms: float | None = None  # FP32's, in the same process
@@ -65,11 +65,17 @@ class DeviceFigures:
         return None if self.reference_device_time_ms is None else self.reference_device_time_ms / self.device_time_ms
 
 
-def figures_of(pair: PairSamples, device: DeviceFigures) -> TimedFigures:
-    """The timed figures of a row, from what one process sampled; the speedup of the reference itself is 1."""
+def figures_of(pair: PairSamples, device: DeviceFigures, *, has_speedup: bool = True) -> TimedFigures:
+    """The timed figures of a row, from what one process sampled.
+
+    The speedup of the reference itself is 1; a callable has none.
+    """
     times = np.asarray(pair.subject.times_ms)
     latency = MedianInterval.of(pair.subject.times_ms)
-    speedup = paired_speedup(pair.reference, pair.subject) if pair.reference else MedianInterval(1.0, 1.0, 1.0)
+    is_reference = has_speedup and pair.reference is None
+    speedup = paired_speedup(pair.reference, pair.subject) if pair.reference else None
+    if is_reference:
+        speedup = MedianInterval(1.0, 1.0, 1.0)
     spread_ms = _MAD_TO_SIGMA * float(np.median(np.abs(times - latency.value)))
     return TimedFigures(
         latency_ms=latency.value,
@@ -84,14 +90,14 @@ def figures_of(pair: PairSamples, device: DeviceFigures) -> TimedFigures:
         samples=times.size,
         stop_reason=pair.subject.stop_reason,
         launch_bound=_launch_bound(latency.value, device.device_time_ms),
-        speedup=speedup.value,
-        speedup_low=speedup.low,
-        speedup_high=speedup.high,
+        speedup=speedup.value if speedup else None,
+        speedup_low=speedup.low if speedup else None,
+        speedup_high=speedup.high if speedup else None,
         sentinel_ms=float(np.quantile(pair.sentinel.times_ms, SENTINEL_QUANTILE)),
         reference_latency_ms=float(np.median(pair.reference.times_ms)) if pair.reference else None,
         sentinel_median_ms=float(np.median(pair.sentinel.times_ms)),
         device_time_method=device.device_time_method,
-        device_speedup=device.speedup(of_reference=pair.reference is None),
+        device_speedup=device.speedup(of_reference=is_reference),
         energy_per_image_mj=device.energy_per_image_mj,
         sm_clock_mhz=device.sm_clock_mhz,
         power_mw=device.power_mw,

@@ -1,20 +1,37 @@
-"""A pair made ready on the device: converted, prepared to run, and the images of its timed request."""
+"""A pair made ready on the device: converted, prepared to run, and the inputs of its timed request."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pkgutil import resolve_name
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pytest_vq.catalog.build import example_inputs
-from pytest_vq.device.device import Device
+from pytest_vq.catalog.inputs import (
+    ModelInputs,
+    batch_of,
+    move_inputs,
+    named_tensors,
+    pad_inputs,
+    rows_at_once,
+    split_inputs,
+)
+from pytest_vq.catalog.output import taken_output
+from pytest_vq.device.device import Device, is_device_trouble
+from pytest_vq.errors import ExecutionError, VqError, first_line
 from pytest_vq.execution.executions import load_prepare
-from pytest_vq.execution.prepared import Alteration, Prepared, Request, unaltered
+from pytest_vq.execution.prepared import Alteration, Context, Prepared, Request, unaltered
 from pytest_vq.measure.reference import Reference, forward
 from pytest_vq.precision.convert import convert
 from pytest_vq.precision.converted import Converted
-from pytest_vq.schema.spec import Case, PrecisionSpec
+from pytest_vq.precision.opaque import convert_opaque
+from pytest_vq.schema.figures import Preparation
+from pytest_vq.schema.spec import EAGER, Case, PrecisionSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +41,53 @@ class Workload:
     case: Case
     converted: Converted
     prepared: Prepared
-    images: Tensor  # of the timed request, on the device, in the type the model is fed
+    inputs: ModelInputs  # of the timed request, on the device, in the type the model is fed
+    prepare_s: float | None = None  # None for eager execution
 
     @property
     def request(self) -> Request:
         """The request that is timed and whose memory is measured."""
-        return self.prepared.request(self.images)
+        return self.prepared.request(self.inputs)
 
-    def answer(self, images: Tensor) -> Tensor:
-        """What it answers to ``images`` (float32, on the CPU), on the device. Raises as `reference.forward` does."""
-        fed = images.to(self.images.device, self.converted.dtype)
-        return forward(self.prepared.request(fed), fed, self.case.id)
+    @property
+    def preparation(self) -> Preparation:
+        """How it was made ready to run; what was compiled is counted up to now."""
+        prepared, counts = self.prepared, self.prepared.counts() if self.prepared.counts else None
+        return Preparation(
+            execution=self.case.scheme.execution.name,
+            prepare_s=self.prepare_s,
+            prepare_cache=prepared.cache,
+            graphs=counts.graphs if counts else None,
+            graph_breaks=counts.graph_breaks if counts else None,
+            recompiles=counts.recompiles if counts else None,
+        )
+
+    def answer(self, inputs: ModelInputs) -> Tensor:
+        """What it answers to ``inputs`` (FP32, on the CPU), on the device. Raises as `reference.forward` does.
+
+        What was made for a number of images gets them by that many, so that it is the timed program that is judged.
+        Others get them by parts where they are more than a request's and too many to be fed at once.
+        """
+        batch = self.prepared.batch
+        parts = split_inputs(inputs, batch or max(self.case.batch, rows_at_once(inputs)))
+        if batch is None and len(parts) == 1:
+            return self._answer_part(parts[0])
+        # Copied, because the next call may change them.
+        answers = [self._answer_part(part if batch is None else pad_inputs(part, batch)).clone() for part in parts]
+        return torch.cat(answers)[: batch_of(inputs)]
+
+    def _answer_part(self, part: ModelInputs) -> Tensor:
+        fed = move_inputs(part, next(named_tensors(self.inputs))[1].device, self.converted.dtype)
+        return forward(self.prepared.request(fed), fed, self.case.id, taking(self.case))
+
+
+def taking(case: Case) -> Callable[[object], Tensor]:
+    """What takes the tensor to be compared out of what ``case`` answers."""
+    of_model = partial(taken_output, case.model)
+    if case.precision.program is None:
+        return of_model
+    # A program may return what the model does or, as those of other libraries do, that tensor.
+    return lambda answer: answer if isinstance(answer, Tensor) else of_model(answer)
 
 
 def place(case: Case, reference: Reference, device: Device, alter: Alteration = unaltered) -> Workload:
@@ -49,14 +102,84 @@ def place(case: Case, reference: Reference, device: Device, alter: Alteration = 
     device.synchronize()
     if device.is_accelerator:
         reference.pin()
-    converted = convert(
-        reference.source, scheme.precision, device=device.torch_device, rest=device.rest_dtype, heads=model.heads
-    )
-    images = example_inputs(model, case.batch).to(device.torch_device, converted.dtype)
-    prepared = load_prepare(scheme.execution)(converted, images)
-    workload = Workload(case, converted, alter(scheme, prepared), images)
+    rest = device.rest_for(scheme.precision)
+    target, example = device.torch_device, reference.example(case.batch)
+    if scheme.precision.program is not None:
+        converted = convert_opaque(reference.source, scheme.precision, target, example)
+    else:
+        converted = convert(reference.source, scheme.precision, device=target, rest=rest, heads=model.heads)
+    inputs = move_inputs(example, target, converted.dtype)
+    prepared, prepare_s = _prepare(case, converted, inputs, device)
+    workload = Workload(case, converted, alter(scheme, prepared), inputs, prepare_s)
     device.synchronize()
     return workload
+
+
+def _prepare(case: Case, converted: Converted, inputs: ModelInputs, device: Device) -> tuple[Prepared, float | None]:
+    """What the execution prepared, and the seconds to its first answer: none for eager execution, which has no cost.
+
+    The precision's switches hold meanwhile, and in the context of what is prepared, so that a program is called as it
+    was compiled or recorded.
+    """
+    prepare, switches = load_prepare(case.scheme.execution), switches_of(case.precision)
+    if case.scheme.execution.name == EAGER:
+        prepared = _switched(case, switches, prepare(converted, inputs))
+        # A program may be made for the request's number of images.
+        return (prepared if case.precision.program is None else replace(prepared, batch=case.batch)), None
+    device.synchronize()
+    started_s = device.clock.now_s()
+    with _naming_failures(case), switches():
+        prepared = _switched(case, switches, prepare(converted, inputs))
+    try:
+        forward(prepared.request(inputs), inputs, case.id, taking(case))
+        device.synchronize()
+    except BaseException:
+        prepared.close()
+        raise
+    return prepared, device.clock.now_s() - started_s
+
+
+def switches_of(precision: PrecisionSpec) -> Context:
+    """The global switches that hold while a model of ``precision`` is called; none for most."""
+    if precision.switches is None:
+        return nullcontext
+    switches: Context = resolve_name(precision.switches)
+    return switches
+
+
+def _switched(case: Case, switches: Context, prepared: Prepared) -> Prepared:
+    """``prepared``, in whose context the ``switches`` hold too, and whose errors name the pair."""
+    own = prepared.context
+    if switches is nullcontext and own is nullcontext:
+        return prepared
+
+    @contextlib.contextmanager
+    def context() -> Iterator[None]:
+        try:
+            with switches(), own():
+                yield
+        except ExecutionError as error:
+            raise _named(case, error) from error.__cause__
+
+    return replace(prepared, context=context)
+
+
+@contextlib.contextmanager
+def _naming_failures(case: Case) -> Iterator[None]:
+    """Turn what goes wrong while ``case`` is prepared into an ``ExecutionError`` that says which pair it was."""
+    try:
+        yield
+    except ExecutionError as error:
+        raise _named(case, error) from error.__cause__
+    except Exception as error:
+        if isinstance(error, VqError) or is_device_trouble(error):
+            raise
+        what = f"{case.scheme.execution.name} could not be prepared: {type(error).__name__}: {first_line(error)}"
+        raise ExecutionError(f"{case.id}: {what}") from error
+
+
+def _named(case: Case, error: ExecutionError) -> ExecutionError:
+    return ExecutionError(f"{case.id}: {error}")
 
 
 def reference_request(fp32: Case, reference: Reference, device: Device, alter: Alteration) -> Request:
@@ -69,19 +192,4 @@ def reference_request(fp32: Case, reference: Reference, device: Device, alter: A
         request()
         return request
     # Already where it must be: no copy of a model that may be a giant.
-    return alter(fp32.scheme, Prepared(reference.source)).request(example_inputs(fp32.model, fp32.batch))
-
-
-def warm_precision(precision: PrecisionSpec, device: Device) -> None:
-    """Use a precision once on a small net: libraries load code and take workspaces at their first call.
-
-    Done before any memory is marked, or that would count as the first candidate's. The device is waited for as in
-    ``place``.
-    """
-    small = nn.Sequential(nn.Conv2d(3, 64, 8, 8), nn.Flatten(2), nn.Linear(64, 64), nn.LayerNorm(64)).eval()
-    images = torch.randn(1, 3, 64, 64)
-    device.synchronize()
-    converted = convert(small, precision, device=device.torch_device, rest=device.rest_dtype, heads=())
-    images = images.to(device.torch_device, converted.dtype)
-    device.synchronize()
-    converted.module(images)
+    return alter(fp32.scheme, Prepared(reference.source)).request(reference.example(fp32.batch))

@@ -1,29 +1,35 @@
-"""Which tests there are: one for each selected pair, and what cannot be selected."""
+"""Which tests there are: one for each selected pair, those with a callable, and what cannot be selected."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import pytest
 
 from pytest_vq.catalog.models import all_models, select_models
 from pytest_vq.errors import SelectionError
-from pytest_vq.execution.schemes import select_schemes
+from pytest_vq.execution.schemes import Selected, select_schemes
 from pytest_vq.plugin import benchmark, xdist
 from pytest_vq.plugin.marker import check_marker
 from pytest_vq.plugin.session import VqSession
+from pytest_vq.precision.own_precisions import OF_RECIPES
+from pytest_vq.precision.precisions import find_precision
 from pytest_vq.report.drawing import require_drawing
-from pytest_vq.schema.spec import Case
+from pytest_vq.schema.spec import Case, CaseId, ModelSpec, Target
+from pytest_vq.wording import listed
 
+_SHOWN = 3  # models in a message
+_GATES = ("vq_bench", "vq_gate")  # fixtures whose tests have a row and a verdict
 # Raised inside torch, by torch's own modules: no user can do anything about it.
 _TORCHS_OWN = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 
 
 def check_usage(session: VqSession) -> None:
-    """Refuse unknown schemes, ``--gpu`` without a GPU and reports without their libraries, before all is collected.
+    """Refuse ``--gpu`` without a GPU and reports without their libraries, before anything is collected.
 
-    Names of models are checked after collection, which imports the conftest files that may register them.
+    Names of models and schemes are checked after collection, which imports the conftest files that may register them.
     """
     options = session.options
-    select_schemes(options.precisions)
     if options.report:
         require_drawing()  # hours of measuring would end in its error otherwise
     if options.gpu and not session.config.getoption("collectonly"):
@@ -32,33 +38,104 @@ def check_usage(session: VqSession) -> None:
         require_accelerator()
 
 
+def selected_schemes(session: VqSession) -> Selected:
+    """The schemes of this run, of those that are registered by now.
+
+    Raises ``SelectionError`` where there are none, or one cannot run on the device.
+    """
+    session.selected = select_schemes(session.options.precisions, _target(session))
+    return session.selected
+
+
+def _target(session: VqSession) -> Target:
+    if not session.options.gpu:
+        return Target(is_accelerator=False)
+    if session.config.getoption("collectonly"):  # which may be asked where there is no GPU: every scheme is listed
+        return Target(is_accelerator=True)
+    from pytest_vq.device.device import compute_capability
+
+    return Target(is_accelerator=True, compute_capability=compute_capability())
+
+
 def select_cases(session: VqSession, module_default: str | None) -> list[Case]:
-    """The pairs this run measures through one test, models first, then batches, then schemes."""
+    """The pairs this run measures through one test, models first, then batches, then schemes; a recipe's model alone.
+
+    Raises ``SelectionError`` for names that do not exist, and for a recipe whose model is not among those selected.
+    """
     options = session.options
     local = any(model.is_local for model in all_models().values())
     text = options.models or module_default or ("local" if local else "default")
-    return [
+    models, schemes = select_models(text, accelerator=options.gpu), selected_schemes(session).schemes
+    for scheme in schemes:
+        if not any(scheme.suits(model) for model in models):
+            named = listed([model.name for model in models], _SHOWN)
+            raise SelectionError(f"{scheme.name} is a recipe for the model {scheme.intended_for}, not for {named}")
+    _check_floors(models)
+    cases = [
         Case(model, scheme, batch)
-        for model in select_models(text, accelerator=options.gpu)
+        for model in models
         for batch in options.batch
-        for scheme in select_schemes(options.precisions)
+        for scheme in schemes
+        if scheme.suits(model)
     ]
+    _check_distinct(cases)
+    return cases
+
+
+def _check_floors(models: Iterable[ModelSpec]) -> None:
+    """Refuse a model's floor for a precision that there is not: it would hold for nothing, without a word."""
+    for model in models:
+        for precision in model.min_sqnr_db:
+            if not precision.startswith(OF_RECIPES):
+                try:
+                    find_precision(precision)
+                except SelectionError as error:
+                    raise SelectionError(f"min_sqnr_db of the model {model.name}: {error}") from error
+
+
+def _check_distinct(cases: Iterable[Case]) -> None:
+    """Refuse two pairs of one id: a model ``net`` at ``a-b``, and a model ``net-a`` at ``b``."""
+    seen: dict[str, Case] = {}
+    for case in cases:
+        other = seen.setdefault(case.id, case)
+        if other is not case:
+            raise SelectionError(
+                f"two pairs are called {case.id}: {other.model.name} at {other.scheme.name}, and {case.model.name} at "
+                f"{case.scheme.name}; register the model or the precision under another name"
+            )
+
+
+def measured_by(item: pytest.Item) -> CaseId | None:
+    """What ``item`` measures, if it measures anything: a pair, or a callable."""
+    if _uses(item, "vq_gate"):
+        return CaseId.of_callable(xdist.id_without_group(item))
+    case = case_of(item)
+    return None if case is None else case.case_id
 
 
 def case_of(item: pytest.Item) -> Case | None:
-    """The pair that ``item`` measures, if it measures one."""
+    """The pair that ``item`` measures, if it measures one. A test of a callable may have pairs as its parameters."""
+    if _uses(item, "vq_gate"):
+        return None
     callspec = getattr(item, "callspec", None)
     case = callspec.params.get("vq_case") if callspec else None
     return case if isinstance(case, Case) else None
 
 
+def _uses(item: pytest.Item, fixture: str) -> bool:
+    return fixture in getattr(item, "fixturenames", ())
+
+
 def check_selection(items: list[pytest.Item]) -> None:
     """Raise ``SelectionError`` for tests that ask for what cannot be."""
     for item in items:
-        check_marker(item)
+        gates = [name for name in _GATES if _uses(item, name)]
+        if len(gates) > 1:
+            raise SelectionError(f"{item.nodeid}: it uses {' and '.join(gates)}: a test has one row and one verdict")
+        check_marker(item, of_callable=_uses(item, "vq_gate"))
         if not item.config.pluginmanager.hasplugin("benchmark"):
             raise SelectionError(
-                f"{item.nodeid}: vq_bench puts its samples into pytest-benchmark's table, and -p no:benchmark takes "
+                f"{item.nodeid}: {gates[0]} puts its samples into pytest-benchmark's table, and -p no:benchmark takes "
                 "that plugin away; leave it out (--benchmark-disable switches its table off)"
             )
 
@@ -104,17 +181,17 @@ class CollectingHooks:
     @pytest.hookimpl(trylast=True)  # after whatever shuffles
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Refuse what was selected wrongly; show the rest to pytest-benchmark as benchmarks; put pairs in order."""
-        ours = [item for item in items if "vq_bench" in getattr(item, "fixturenames", ())]
+        ours = [item for item in items if any(_uses(item, name) for name in _GATES)]
         try:
             if self._refused is not None:
                 raise self._refused
+            selected_schemes(self._session)  # also where no test takes pairs: a wrong name is never let pass
             check_selection(ours)
         except SelectionError as error:
             self._refuse(error, items)
             return
         for item in ours:
-            case = case_of(item)
-            benchmark.prepare(item, group=case.model.name if case else "pytest-vq")
+            benchmark.prepare(item, group=benchmark.group_of(measured_by(item)))
             item.add_marker(_TORCHS_OWN)
         if ours:
             benchmark.narrow_table(self._session.config)
@@ -127,5 +204,5 @@ class CollectingHooks:
         xdist.refuse(self._session.config, str(error))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Count the pairs: the gate's error is shared among them."""
-        self._session.comparisons = sum(case_of(item) is not None for item in session.items)
+        """Count the pairs and callables: the gate's error is shared among them."""
+        self._session.comparisons = sum(measured_by(item) is not None for item in session.items)

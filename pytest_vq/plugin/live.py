@@ -7,28 +7,31 @@ import time
 import pytest
 
 from pytest_vq.schema.record import Record
+from pytest_vq.schema.spec import CaseId
 from pytest_vq.wording import figure
 
 
 class Progress:
-    """On a terminal one line that rewrites itself; elsewhere (CI logs) one plain line per finished pair."""
+    """On a terminal one line that rewrites itself; elsewhere (CI logs) one plain line per finished row."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._started_s: float | None = None
         self._done = 0
-        self.pairs: dict[str, str] = {}  # selected: node id -> pair; empty in xdist's controller, which collects none
+        self.selected: dict[str, CaseId] = {}  # by node id; empty in xdist's controller, which collects none
+        self.compiling: frozenset[str] = frozenset()  # node ids of those that are compiled first
 
     def start(self, nodeid: str) -> None:
         """A test begins."""
         if self._started_s is None:
             self._started_s = time.monotonic()
         terminal = self._terminal()
-        if terminal is not None and terminal.hasmarkup and nodeid in self.pairs:
-            terminal.rewrite(f"{self._count()} measuring {self.pairs[nodeid]}{self._left()}", erase=True)
+        if terminal is not None and terminal.hasmarkup and nodeid in self.selected:
+            doing = "compiling and measuring" if nodeid in self.compiling else "measuring"
+            terminal.rewrite(f"{self._count()} {doing} {self.selected[nodeid]}{self._left()}", erase=True)
 
     def finish(self, record: Record) -> None:
-        """A pair has its row."""
+        """A pair or callable has its row."""
         self._done += 1
         terminal = self._terminal()
         if terminal is None:
@@ -40,12 +43,12 @@ class Progress:
             terminal.write(f"\n{line}", flush=True)
 
     def fail(self) -> None:
-        """A pair ended without a row; pytest's own letter says so."""
+        """One ended without a row; pytest's own letter says so."""
         self._done += 1
 
     @property
     def speaks(self) -> bool:
-        """True where this class tells of every pair, and pytest's own dots would only be in the way."""
+        """True where this class tells of every row, and pytest's own dots would only be in the way."""
         return self._terminal() is not None
 
     def _terminal(self) -> pytest.TerminalReporter | None:
@@ -56,13 +59,20 @@ class Progress:
         return terminal
 
     def _count(self) -> str:
-        return f"[{self._done}/{len(self.pairs)}]" if self.pairs else f"[{self._done}]"
+        return f"[{self._done}/{len(self.selected)}]" if self.selected else f"[{self._done}]"
 
     def _left(self) -> str:
-        if not 0 < self._done < len(self.pairs) or self._started_s is None:
+        if not 0 < self._done < len(self.selected) or self._started_s is None:
             return ""
-        left_s = (time.monotonic() - self._started_s) / self._done * (len(self.pairs) - self._done)
+        left_s = (time.monotonic() - self._started_s) / self._done * (len(self.selected) - self._done)
         return f", about {left_s / 60:.0f} min left" if left_s >= 90 else f", about {left_s:.0f} s left"
+
+
+def compiling_line(pairs: int, on_accelerator: bool) -> str:
+    """What a run says before it begins to compile so many pairs."""
+    each = "20 to 60 s" if on_accelerator else "10 to 60 s"
+    few = "1 pair is" if pairs == 1 else f"{pairs} pairs are"
+    return f"{few} compiled before being measured, from a cold cache: {each} each, and again in each fresh process"
 
 
 def summarised(record: Record) -> str:
@@ -70,6 +80,8 @@ def summarised(record: Record) -> str:
     words = [f"{figure(record.timing.latency_ms)} ms"]
     if record.timing.speedup is not None and record.fidelity.sqnr_db is not None:
         words += [f"{record.timing.speedup:.2f}x", f"{record.fidelity.sqnr_db:.1f} dB"]
+    if record.preparation.prepare_s is not None:
+        words.append(f"prepared in {figure(record.preparation.prepare_s)} s")
     if record.verdict is not None:
         words.append(str(record.verdict))
     return "  ".join(words)

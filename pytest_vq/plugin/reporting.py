@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import NoReturn
 
 import pytest
 
 from pytest_vq.errors import ResultsError, VqError
 from pytest_vq.plugin import xdist
-from pytest_vq.plugin.collecting import case_of
-from pytest_vq.plugin.live import Progress
+from pytest_vq.plugin.collecting import case_of, measured_by
+from pytest_vq.plugin.live import Progress, compiling_line
 from pytest_vq.plugin.run import Run
 from pytest_vq.plugin.session import OUTCOME, VqSession
-from pytest_vq.plugin.terminal import write_summary
+from pytest_vq.plugin.terminal import left_out_lines, write_summary
 from pytest_vq.schema.outcome import Failure
 
 
@@ -21,6 +21,11 @@ def error_of(raised: BaseException) -> BaseException:
     """The error that failed a test: ``pytest.fail`` only carries its text."""
     cause = raised.__context__
     return cause if isinstance(raised, pytest.fail.Exception) and isinstance(cause, VqError) else raised
+
+
+def _is_compiled(item: pytest.Item) -> bool:
+    case = case_of(item)
+    return case is not None and case.scheme.execution.compiles
 
 
 class ReportingHooks:
@@ -35,13 +40,13 @@ class ReportingHooks:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Let the report carry what was measured, or why nothing was: builtin types only, workers send reports."""
         report = yield
-        case = case_of(item)
-        carried: dict[str, object] = {} if case is None else {"vq_case": [case.id, case.model.name]}
+        case_id = measured_by(item)
+        carried: dict[str, object] = {} if case_id is None else {"vq_case": [str(case_id), case_id.model]}
         if call.when == "call" and OUTCOME in item.stash:
             carried["vq_outcome"] = item.stash[OUTCOME].to_json()
-        elif case is not None and call.excinfo is not None and report.failed:
+        elif case_id is not None and call.excinfo is not None and report.failed:
             error = error_of(call.excinfo.value)
-            failure = Failure(case.id, type(error).__name__, str(error), case.model.name)
+            failure = Failure(str(case_id), type(error).__name__, str(error), case_id.model)
             carried["vq_failure"] = failure.to_json()
         vars(report).update(carried)
         return report
@@ -60,11 +65,19 @@ class RunHooks:
         self._progress = Progress(session.config)
         self._stopped = False
 
-    @pytest.hookimpl(trylast=True)  # after the pairs were counted
+    @pytest.hookimpl(trylast=True)  # after they were counted
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Know what there is to do."""
-        cases = {item.nodeid: case_of(item) for item in session.items}
-        self._progress.pairs = {node_id: case.id for node_id, case in cases.items() if case is not None}
+        found = {item.nodeid: measured_by(item) for item in session.items}
+        self._progress.selected = {node_id: case_id for node_id, case_id in found.items() if case_id is not None}
+        self._progress.compiling = frozenset(item.nodeid for item in session.items if _is_compiled(item))
+
+    def pytest_report_collectionfinish(self, items: Sequence[pytest.Item]) -> list[str]:
+        """Say before anything is measured what was left out, and what will take its time."""
+        compiled = sum(map(_is_compiled, items))
+        if not compiled:
+            return left_out_lines(self._session.selected)
+        return [*left_out_lines(self._session.selected), compiling_line(compiled, self._session.options.gpu)]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -72,13 +85,13 @@ class RunHooks:
         option = session.config.option
         broken = session.testsfailed and not option.continue_on_collection_errors
         # Where nothing will run, the results of an earlier run are not replaced by nothing.
-        pairs = 0 if option.collectonly or broken else self._session.comparisons
-        if pairs:
+        selected = 0 if option.collectonly or broken else self._session.comparisons
+        if selected:
             try:
                 self.run.open()
             except VqError as error:
                 raise pytest.UsageError(str(error)) from None
-        if pairs or xdist.is_controller(session.config):  # there only workers know the pairs
+        if selected or xdist.is_controller(session.config):  # there only workers know what is selected
             try:
                 self.run.run_others()
             except VqError as error:
@@ -87,7 +100,7 @@ class RunHooks:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        """No dot for a pair that has a line of its own."""
+        """No dot for what has a line of its own."""
         has_line = hasattr(report, "vq_outcome") and report.passed and not hasattr(report, "wasxfail")
         return ("passed", "", "") if has_line and self._progress.speaks else None
 
@@ -96,7 +109,7 @@ class RunHooks:
         self._progress.start(nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Write the row of a finished pair; what cannot be written ends the run, with all earlier rows kept."""
+        """Write a finished row; what cannot be written ends the run, with all earlier rows kept."""
         try:
             outcome = self.run.take(report)
         except ResultsError as error:

@@ -17,25 +17,27 @@ from pytest_vq.processes.command import Invocation
 from pytest_vq.schema.estimates import Estimates
 from pytest_vq.schema.outcome import Outcome, Profile
 from pytest_vq.schema.record import Setup
+from pytest_vq.schema.spec import CallableCase, Case
 from pytest_vq.schema.verdict import Status, Tolerances
 from pytest_vq.store.baselines import BaselineStore
 from pytest_vq.store.results import read_results
 
 if TYPE_CHECKING:
     from pytest_vq.execution.prepared import Alteration
+    from pytest_vq.execution.schemes import Selected
     from pytest_vq.gate.noise import Noise
     from pytest_vq.measure.bench import Bench
     from pytest_vq.processes.fresh import ProfiledPairs
-    from pytest_vq.schema.spec import Case
 
 
 @dataclass(slots=True)
 class VqSession:
-    """The run's state. Nothing in it is opened before a pair is measured."""
+    """The run's state. Nothing in it is opened before something is measured."""
 
     config: pytest.Config
     options: Options
-    comparisons: int = 0  # pairs selected in this run: the error of the gate is shared among them
+    comparisons: int = 0  # pairs and callables selected in this run: the error of the gate is shared among them
+    selected: Selected | None = None  # schemes, once they were asked for
     device_lost: bool = False
     _bench: Bench | None = None
     _noise: dict[str, Noise] = field(default_factory=dict)  # by device
@@ -76,7 +78,7 @@ class VqSession:
         if self._bench is not None:
             self._bench.release()
 
-    def measure(self, case: Case, node_id: str) -> Outcome:
+    def measure(self, case: Case | CallableCase, node_id: str) -> Outcome:
         """Measure ``case``, here or, where a kernel crashed this process's device, its test in a fresh process."""
         device = self.bench.device
         self.device_lost = self.device_lost or device.is_lost
@@ -89,11 +91,11 @@ class VqSession:
             raise
         environment = self.bench.device.environment
         own = Estimates.of(measured.record, environment)
-        key = (case.model.name, measured.record.setup)
+        key = (measured.record.identity.model, measured.record.setup)
         others = tuple(taken[key] for taken in self._other_runs() if key in taken)
         return Outcome(measured.record, environment, (own, *others), (measured.samples,), measured.operators)
 
-    def judge(self, case: Case, node_id: str, outcome: Outcome, tolerances: Tolerances) -> Outcome:
+    def judge(self, case: Case | CallableCase, node_id: str, outcome: Outcome, tolerances: Tolerances) -> Outcome:
         """``outcome`` of a test with its verdict against the baselines; as it is where the gate is off."""
         if self.options.gate == "off":
             return outcome
@@ -104,7 +106,8 @@ class VqSession:
             profile=partial(self.profile, case, node_id),
             explanations=self.options.output / "explain",
         )
-        return judge(case, outcome, Demand(tolerances, self.comparisons), means)
+        min_sqnr_db = case.min_sqnr_db if isinstance(case, Case) else None
+        return judge(outcome, Demand(tolerances, self.comparisons, min_sqnr_db), means)
 
     def measure_afresh(self, node_id: str) -> Outcome:
         """What a fresh process measures in the test ``node_id``; this one lends it the device."""
@@ -113,8 +116,8 @@ class VqSession:
         self.release()
         return measure_afresh(self.invocation, self.options, node_id)
 
-    def profile(self, case: Case, node_id: str) -> Profile:
-        """What one request of ``case`` spends its time in; found elsewhere where this process would keep the profiler.
+    def profile(self, case: Case | CallableCase, node_id: str) -> Profile:
+        """What one call of ``case`` spends its time in; found elsewhere where this process would keep the profiler.
 
         Raises a ``VqError`` where it cannot be found.
         """
@@ -167,5 +170,5 @@ class VqSession:
 SESSION = pytest.StashKey[VqSession]()
 OUTCOME = pytest.StashKey[Outcome]()
 ALTERATION: pytest.StashKey[Alteration] = pytest.StashKey()  # set by a plugin that alters what is run (``provoke``)
-# Set by ``profiling``: what ``vq_bench`` does with a pair instead of measuring it.
-PROFILE_INSTEAD = pytest.StashKey[Callable[[VqSession, "Case"], NoReturn]]()
+# Set by ``profiling``: what ``vq_bench`` and ``vq_gate`` do instead of measuring.
+PROFILE_INSTEAD = pytest.StashKey[Callable[[VqSession, Case | CallableCase], NoReturn]]()

@@ -14,6 +14,7 @@ from pytest_vq.schema.record import Record
 from pytest_vq.schema.verdict import Status
 
 if TYPE_CHECKING:
+    from pytest_vq.execution.schemes import Selected
     from pytest_vq.plugin.run import Run
 
 
@@ -27,9 +28,10 @@ def write_summary(terminal: pytest.TerminalReporter, run: Run) -> None:
         environment = run.rows[0][1].environment
         first = records[0]
         threads = f", {first.setup.threads} thread(s)" if first.setup.threads else ""
+        weights = " and ".join(sorted({r.setup.weights for r in records if r.setup.weights is not None}))
         terminal.line(
             f"{environment.device_name}, torch {environment.versions.get('torch')}{threads}, "
-            f"{first.setup.protocol} protocol, {' and '.join(sorted({r.setup.weights for r in records}))} weights"
+            f"{first.setup.protocol} protocol{f', {weights} weights' if weights else ''}"
         )
         terminal.line(records_table(records))
     for line, colour in reasons(records):
@@ -37,9 +39,19 @@ def write_summary(terminal: pytest.TerminalReporter, run: Run) -> None:
     for record in records:
         if record.note is not None:
             terminal.line(_shown(f"NOTE {record.id}: {record.note}"))
+    for line in left_out_lines(run.session.selected):
+        terminal.line(_shown(line))
     for failure in run.failures:
         terminal.line(_shown(f"ERROR {failure.id}: {failure.error}: {failure.message}"), red=True)
     _write_counts(terminal, run, records)
+
+
+def left_out_lines(selected: Selected | None) -> list[str]:
+    """What a group or a glob would have held beside what was selected, a line for each reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in (selected.left_out if selected else {}).items():
+        names.setdefault(reason, []).append(name)
+    return [f"LEFT OUT {', '.join(left)}: {reason}" for reason, left in names.items()]
 
 
 def _write_counts(terminal: pytest.TerminalReporter, run: Run, records: Sequence[Record]) -> None:

@@ -12,11 +12,11 @@ from pytest_vq.precision.layers import Copier
 from pytest_vq.schema.figures import Coverage
 
 # A linear layer (FP32, on the CPU, not to be changed) -> its replacement on ``copier.device``, whose biases and other
-# unquantized parts have ``copier.dtype``; or a text: why this layer stays as it is. Where the precision has a check,
-# the replacement is a subclass of ``nn.Linear`` whose ``weight`` stores integers: that is what is looked for.
+# unquantized parts have ``copier.dtype``; or a text: why this one stays as it is. What is looked for in the result and
+# counted are modules with ``in_features``, ``out_features`` and a quantized ``weight`` (see ``tensors.is_quantized``).
 LayerBuilder = Callable[[nn.Linear, Copier], nn.Module | str]
 
-# A layer of a converted model that stores integers -> what is wrong with it; empty where it is what it should be.
+# A quantized layer of a converted model -> what is wrong with it; empty where it is what it should be.
 LayerCheck = Callable[[nn.Module], str]
 
 
@@ -33,6 +33,7 @@ class Converted:
     method: str  # what really runs: "bitsandbytes LLM.int8, fp16 rest"
     dtype: torch.dtype  # of the inputs it must be fed
     coverage: Coverage
+    own_layers: frozenset[str] = frozenset()  # dotted names of those that a user's function built
     # Both are of the state before the first forward, which changes it: on CPUs with AVX512-BF16 bitsandbytes repacks
     # NF4 weights there (other bytes, and no nested statistics).
     model_size_bytes: int = 0  # serialized, quantization state included

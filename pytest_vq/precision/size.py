@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from pytest_vq.precision.tensors import plain_tensors
+
 # The order in which safetensors lays tensors out: widest type first (the last here), then by name. It matters for the
 # size because offsets stand in the header as decimal digits.
 _NAMES: Mapping[torch.dtype, str] = {
@@ -29,7 +31,9 @@ _RANK = {dtype: rank for rank, dtype in enumerate(_NAMES)}
 
 
 def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors of ``module``'s state (weights, buffers, quantization state) by name; of shared ones, the first.
+    """The plain tensors of ``module``'s state (weights, buffers, quantization state) by name; shared ones once.
+
+    A tensor made of others, as torchao's are, is taken apart: ``weight.qdata``, ``weight.scale``.
 
     Take them before the first forward: on some CPUs bitsandbytes repacks NF4 weights there, and asking for their state
     afterwards packs them back (``Converted.model_size_bytes`` was taken in time).
@@ -39,11 +43,12 @@ def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
     for name, value in module.state_dict().items():
         if not isinstance(value, Tensor):  # a module's own extra state is not a tensor's
             continue
-        place = (value.device, value.data_ptr(), value.dtype, tuple(value.shape), value.stride())
-        if value.numel() and place in seen:
-            continue
-        seen.add(place)
-        tensors[name] = value
+        for part, tensor in plain_tensors(name, value):
+            place = (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+            if tensor.numel() and place in seen:
+                continue
+            seen.add(place)
+            tensors[part] = tensor
     return tensors
 
 

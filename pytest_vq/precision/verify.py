@@ -9,7 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from pytest_vq.errors import PrecisionError
+from pytest_vq.precision.bits import bits_fault, quantized_layers
 from pytest_vq.precision.converted import Converted, LayerCheck
+from pytest_vq.precision.mixed import check_mixed
+from pytest_vq.precision.own_layers import own_layer_fault
+from pytest_vq.precision.tensors import is_quantized, is_wrapper, plain_tensors
 from pytest_vq.schema.spec import PrecisionSpec
 
 
@@ -21,9 +25,9 @@ def check_source(source: nn.Module) -> None:
     """
     for name, parameter in source.named_parameters():
         # Integer buffers are ordinary (indices, counters); an integer parameter is a quantized weight.
-        if not parameter.is_floating_point() and not parameter.is_complex():
+        if is_quantized(parameter):
             raise PrecisionError(
-                f"the model to convert is already quantized ({name} is {parameter.dtype}): a second scheme changes "
+                f"the model to convert is already quantized ({name} is {_kind(parameter)}): a second scheme changes "
                 "nothing and is measured under a wrong name. Convert each precision from the FP32 model"
             )
     for name, tensor in _tensors(source):
@@ -39,23 +43,28 @@ def check_source(source: nn.Module) -> None:
 def verify(converted: Converted, spec: PrecisionSpec) -> None:
     """Check a converted model against its precision's name, layer by layer.
 
-    A precision without a check of its own is checked for what holds of every one: it quantized something and says so
-    correctly, and left nothing on another device.
+    Take it before the first forward (see ``bits.bits_fault``). A precision without a check of its own is checked for
+    what holds of every one: it quantized as many layers as it says, none of them stores more bits than it promises, and
+    the rest has one type and is on one device. A user's layers are looked into further (see ``own_layers``).
 
     Raises:
         PrecisionError: naming the layer and what was found in it.
     """
-    quantized = {name: module for name, module in converted.module.named_modules() if _holds_integers(module)}
+    quantized = quantized_layers(converted.module, converted.own_layers)
     _check_places(converted.module, spec)
+    if spec.mix is not None:
+        check_mixed(converted, spec, spec.mix)
+        return
     if spec.layer is None:
         _check_floating(converted, spec, quantized)
         return
     _check_coverage(converted, spec)
-    if spec.check is None:
-        return
-    check: LayerCheck = resolve_name(spec.check)
+    check: LayerCheck | None = resolve_name(spec.check) if spec.check else None
     for name, module in quantized.items():
-        found = check(module)
+        if name in converted.own_layers:
+            found = own_layer_fault(module, spec.max_bits)
+        else:
+            found = (check(module) if check else "") or bits_fault(module, spec.max_bits)
         if found:
             raise PrecisionError(f"{spec.name}: the layer {name} is not what it should be: {found}")
     if len(quantized) != converted.coverage.quantized:
@@ -66,17 +75,18 @@ def verify(converted: Converted, spec: PrecisionSpec) -> None:
     _check_rest(converted, spec, quantized)
 
 
+def _kind(tensor: Tensor) -> str:
+    return type(tensor).__name__ if is_wrapper(tensor) else str(tensor.dtype)
+
+
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_parameters()
     yield from module.named_buffers()
 
 
-def _holds_integers(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) and not module.weight.is_floating_point()
-
-
 def _check_places(module: nn.Module, spec: PrecisionSpec) -> None:
-    places = {tensor.device: name for name, tensor in _tensors(module)}
+    plain = (part for name, tensor in _tensors(module) for part in plain_tensors(name, tensor))
+    places = {tensor.device: name for name, tensor in plain}
     if len(places) > 1 or torch.device("meta") in places:
         where = ", ".join(f"{name} on {device}" for device, name in places.items())
         raise PrecisionError(f"{spec.name}: not every tensor is on one real device: {where}")
@@ -114,12 +124,15 @@ def _check_coverage(converted: Converted, spec: PrecisionSpec) -> None:
 def _check_rest(converted: Converted, spec: PrecisionSpec, quantized: Mapping[str, nn.Module]) -> None:
     inside = {id(tensor) for module in quantized.values() for _, tensor in _tensors(module)}
     for name, tensor in _tensors(converted.module):
-        if id(tensor) in inside or not tensor.is_floating_point():
+        if id(tensor) in inside:
             continue
-        if tensor.dtype is not converted.dtype:
+        # Integers that are no layer's are ordinary as buffers only; a wrapped tensor's type is not what it stores.
+        if is_wrapper(tensor) or (isinstance(tensor, nn.Parameter) and is_quantized(tensor)):
+            raise PrecisionError(f"{spec.name}: {name} is quantized ({_kind(tensor)}), and is no linear layer's weight")
+        if tensor.is_floating_point() and tensor.dtype is not converted.dtype:
             raise PrecisionError(f"{spec.name}: {name} is {tensor.dtype}, but {converted.dtype} was promised")
     for layer, module in quantized.items():
-        bias = getattr(module, "bias", None)
+        bias = None if layer in converted.own_layers else getattr(module, "bias", None)
         # LLM.int8 adds its biases in FP16, whatever the rest is.
         if bias is not None and bias.dtype not in (torch.float16, converted.dtype):
             raise PrecisionError(f"{spec.name}: the bias of {layer} is {bias.dtype}, not {converted.dtype}")

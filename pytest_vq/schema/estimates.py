@@ -10,7 +10,7 @@ from pytest_vq.schema.record import Environment, Record, Setup
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """One fresh process's figures of one pair: a line of a baseline, and the unit of replication of every decision."""
+    """One fresh process's figures of one pair, or callable: a line of a baseline, and the unit of replication."""
 
     latency_ms: float
     latency_low_ms: float | None
@@ -24,7 +24,7 @@ class Estimates:
     speedup_high: float | None
     resting_memory_bytes: int | None
     peak_memory_bytes: int | None
-    model_size_bytes: int
+    model_size_bytes: int | None
     sqnr_db: float | None
     cosine: float | None
     accuracy: float | None

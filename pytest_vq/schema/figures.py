@@ -1,4 +1,7 @@
-"""The figures of one measured pair, in sections. ``None`` means "not measured"; every quantity names its unit."""
+"""The figures of one measured pair, or callable, in sections; every quantity names its unit.
+
+``None`` means "not measured": of a callable, all that takes a model, stored weights or FP32 beside it.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,15 @@ def present(figure: float | None) -> float:
 class Identity:
     """What a row is of."""
 
-    model: str
+    model: str  # of a callable: the id of its test
     category: str
-    architecture: str
-    parameters: int
+    architecture: str | None
+    parameters: int | None
     precision: str
     method: str  # what really ran: "bitsandbytes LLM.int8, fp16 rest"
     device: str
-    batch: int
-    weights: str
+    batch: int | None
+    weights: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +71,18 @@ class MemoryFigures:
     activation_memory_bytes: int | None
     reserved_memory_bytes: int | None
     device_memory_bytes: int | None  # NVML's figure for the whole device
-    model_size_bytes: int
+    model_size_bytes: int | None
     memory_reduction: float | None  # 1 - peak / FP32's peak
     workspace_bytes: int | None = None  # what cuBLAS keeps beside the model: part of neither figure above
+    graph_pool_bytes: int | None = None  # reserved for what a CUDA graph replays in, beside the peak of one forward
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
     """What a scheme really did to a model's linear layers."""
 
-    eligible: int  # linear layers outside the head
-    quantized: int  # of those, the ones the scheme holds now
+    eligible: int | None  # linear layers outside the head
+    quantized: int | None  # of those, the ones the scheme holds now
     left: Mapping[str, str] = field(default_factory=dict)  # eligible layer left alone -> why
 
 
@@ -96,6 +100,23 @@ class Fidelity:
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """How the converted model was made ready to run."""
+    """How the converted model was made ready to run. All empty for eager execution, which prepares nothing."""
 
-    execution: str = EAGER
+    execution: str | None = EAGER
+    prepare_s: float | None = None  # from the converted model to its first answer: compiling, capturing
+    prepare_cache: str | None = None  # "cold" where all of it was compiled anew, "warm" where a cache had some
+    graphs: int | None = None  # that were compiled, those compiled anew while it was measured included
+    graph_breaks: int | None = None
+    recompiles: int | None = None  # graphs that were compiled because the first did not fit a call
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What ``gpu_timer`` and ``vq_gate`` return: the median time of a call, its 95 % interval, and its peak memory."""
+
+    latency_ms: float
+    latency_low_ms: float | None
+    latency_high_ms: float | None
+    samples_ms: tuple[float, ...]
+    peak_memory_bytes: int | None
+    stop_reason: str

@@ -1,4 +1,4 @@
-"""What one test of a pair hands on, and what travels on a test's report between processes: one line of JSON."""
+"""What one test of a pair, or callable, hands on, and what travels on its report between processes: a line of JSON."""
 
 from __future__ import annotations
 

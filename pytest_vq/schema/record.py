@@ -13,7 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from pytest_vq.schema.figures import Coverage, Fidelity, Identity, MemoryFigures, Preparation, TimedFigures
-from pytest_vq.schema.spec import EAGER, FP32, CaseId, scheme_name
+from pytest_vq.schema.spec import CALLABLE, EAGER, FP32, CaseId, scheme_name
 from pytest_vq.schema.verdict import Status
 
 
@@ -42,20 +42,8 @@ class PairSamples:
 
     date_utc: str
     subject: Samples
-    reference: Samples | None  # FP32 in the same process; None for FP32 itself
+    reference: Samples | None  # FP32 in the same process; None for FP32 itself, and for a callable
     sentinel: Samples
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """What ``gpu_timer`` returns: the median time of one call with its 95 % interval, and its peak memory."""
-
-    latency_ms: float
-    latency_low_ms: float | None
-    latency_high_ms: float | None
-    samples_ms: tuple[float, ...]
-    peak_memory_bytes: int | None
-    stop_reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +53,12 @@ class Setup:
     precision: str
     batch: int
     protocol: str
-    weights: str
+    weights: str | None  # None for a callable
     threads: int | None  # intra-op threads on the CPU; None on an accelerator
     tf32: bool
     execution: str = EAGER
     rest: str | None = None  # type of what a quantizing precision leaves unquantized; None for one that only casts
+    recipe: str | None = None  # SHA-256 of the recipe's file, where the precision is one
 
     @property
     def scheme(self) -> str:
@@ -80,6 +69,16 @@ class Setup:
     def is_reference(self) -> bool:
         """True for eager FP32."""
         return self.scheme == FP32
+
+    @property
+    def is_callable(self) -> bool:
+        """True for a test's own code, which has no scheme."""
+        return self.precision == CALLABLE
+
+    @property
+    def words(self) -> str:
+        """``int8 at batch 8``, or ``this callable``: how a sentence calls what was measured."""
+        return "this callable" if self.is_callable else f"{self.scheme} at batch {self.batch}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One measured pair: a row of ``results.csv`` and of ``study.json``.
+    """One measured pair, or callable: a row of ``results.csv`` and of ``study.json``.
 
     The name of a column is an attribute too, whatever its section: ``record.latency_ms``.
     """
@@ -119,12 +118,12 @@ class Record:
 
     @property
     def case_id(self) -> CaseId:
-        """What identifies the pair."""
+        """What identifies it."""
         return CaseId(self.identity.model, self.setup.scheme, self.setup.batch)
 
     @property
     def id(self) -> str:
-        """That as text, as in the test's name."""
+        """That as text: of a pair as in its test's name, of a callable the id of its test."""
         return str(self.case_id)
 
     def cells(self) -> dict[str, Any]:
@@ -211,6 +210,12 @@ _LATER = (
     "sm_clock_mhz",
     "power_mw",
     "workspace_bytes",
+    "prepare_s",
+    "prepare_cache",
+    "graphs",
+    "graph_breaks",
+    "recompiles",
+    "graph_pool_bytes",
 )
 _FIRST = (
     *_names(Identity),

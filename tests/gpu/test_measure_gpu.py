@@ -24,7 +24,6 @@ from pytest_vq.device.clock import EventClock
 from pytest_vq.device.device import Device, guarded, open_device
 from pytest_vq.device.device_time import device_time_ms
 from pytest_vq.device.environment import fingerprint, slug
-from pytest_vq.device.fp32 import true_fp32
 from pytest_vq.device.lock import device_lock
 from pytest_vq.device.memory import AcceleratorMemory, MemoryReading
 from pytest_vq.device.pinned import pin_storages, release_pinned
@@ -32,6 +31,7 @@ from pytest_vq.device.telemetry import GpuTelemetry
 from pytest_vq.errors import DeviceOutOfMemoryError
 from pytest_vq.measure.energy import energy_per_image_mj
 from pytest_vq.measure.sentinel import sentinel
+from pytest_vq.precision.fp32 import true_fp32
 
 pytestmark = pytest.mark.gpu
 MIB = 2**20

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 from transformers import MobileViTConfig, MobileViTForImageClassification, ViTConfig, ViTForImageClassification
 
-from pytest_vq.device.fp32 import true_fp32
 from pytest_vq.errors import PrecisionError
 from pytest_vq.precision import bnb
 from pytest_vq.precision.convert import convert
 from pytest_vq.precision.converted import Converted
 from pytest_vq.precision.fidelity import measure_fidelity
+from pytest_vq.precision.fp32 import true_fp32
 from pytest_vq.precision.precisions import find_precision
 from pytest_vq.precision.trial import fault_of_shape
 from pytest_vq.precision.verify import verify

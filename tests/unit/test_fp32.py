@@ -1,4 +1,4 @@
-"""FP32 is FP32 whatever was set before, and what was set before is there again afterwards."""
+"""FP32 is FP32 and TF32 is TF32 whatever was set before, and what was set before is there again afterwards."""
 
 from __future__ import annotations
 
@@ -24,10 +24,13 @@ from fp32_ways import (
     start_afresh,
 )
 
-from pytest_vq.device.fp32 import true_fp32
 from pytest_vq.errors import MeasurementError
+from pytest_vq.precision.fp32 import tf32, true_fp32
 
 TRUE_FP32 = {MATMUL: "highest"} | dict.fromkeys(OLD_SWITCHES, False) | dict.fromkeys(NEW_SWITCHES, "ieee")
+# Of the old switches, and of the new ones those of CUDA: the CPU's stay as they are.
+ALL_TF32 = {MATMUL: "high"} | dict.fromkeys(OLD_SWITCHES, True)
+ALL_TF32 |= {switch: "tf32" if "cud" in switch else "ieee" for switch in NEW_SWITCHES}
 new_switches = pytest.mark.skipif(not HAS_NEW_SWITCHES, reason="this torch has only the old switches")
 
 
@@ -101,13 +104,53 @@ def test_one_inside_another_ends_nothing_early() -> None:
     assert readings() == before
 
 
+@pytest.mark.parametrize("way", WAYS, ids=describe)
+def test_tf32_is_on_for_cuda_alone_inside_and_all_reads_as_before_afterwards(way: Way) -> None:
+    go(way)
+    before = readings()
+    with true_fp32():
+        expected = readings()
+        for _ in range(2):  # a block, and the next
+            with tf32():
+                assert readings() == {switch: ALL_TF32[switch] for switch in before}
+            assert readings() == expected
+    assert readings() == before
+
+
+@pytest.mark.parametrize("way", WAYS, ids=describe)
+def test_tf32_by_itself_puts_back_what_it_found(way: Way) -> None:
+    go(way)
+    before = readings()
+    with pytest.raises(KeyError), tf32():
+        raise KeyError
+    assert readings() == before
+
+
+def test_fp32_within_tf32_is_fp32() -> None:
+    with tf32():
+        before = readings()
+        with true_fp32():
+            assert readings() == {switch: TRUE_FP32[switch] for switch in before}
+        with tf32():
+            pass
+        assert readings() == before
+
+
+def test_tf32_changes_nothing_that_the_cpu_computes() -> None:
+    left, right = torch.randn(256, 256), torch.randn(256, 256)
+    with true_fp32():
+        expected = left @ right
+        with tf32():
+            assert torch.equal(left @ right, expected)
+
+
 # As torch starts, cuDNN's new switches may be in a state that no setter brings back: that needs a fresh process.
 @new_switches
 def test_a_torch_that_only_one_switch_was_set_in_reads_as_before_too() -> None:
     script = """
         import torch
         from fp32_ways import readings
-        from pytest_vq.device.fp32 import true_fp32
+        from pytest_vq.precision.fp32 import tf32, true_fp32
 
         torch.backends.fp32_precision = "ieee"
         before = readings()
@@ -163,4 +206,14 @@ def test_a_torch_that_does_not_take_it_is_said_to(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch._C, "_set_cudnn_allow_tf32", lambda allowed: None)
     words = r"was told to compute in FP32, but cudnn\.allow_tf32 is True, cuda\.conv\.fp32_precision is 'tf32': "
     with pytest.raises(MeasurementError, match=words), true_fp32():
+        pytest.fail("measured")
+
+
+@new_switches
+def test_a_torch_that_does_not_take_tf32_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_precision = torch._C._set_fp32_precision_setter
+    kept = {"tf32": "ieee"}
+    monkeypatch.setattr(torch._C, "_set_fp32_precision_setter", lambda b, o, p: set_precision(b, o, kept.get(p, p)))
+    words = r"was told to compute in TF32, but .*cuda\.matmul\.fp32_precision is 'ieee'.*: TF32 rows would not be TF32"
+    with true_fp32(), pytest.raises(MeasurementError, match=words), tf32():
         pytest.fail("measured")

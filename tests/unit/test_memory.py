@@ -9,10 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from pytest_vq.device.memory import AcceleratorMemory, HostMemory, MemoryReading, freeze_live_objects
+from pytest_vq.device.memory import (
+    AcceleratorMemory,
+    CallMemory,
+    HostMemory,
+    MemoryReading,
+    freeze_live_objects,
+    measure_allocations,
+    private_pool_bytes,
+)
 
 MIB = 2**20
 SLACK = 16 * MIB  # what else a process does meanwhile
+DEVICE = torch.device("cuda", 0)
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -306,6 +315,64 @@ class TestAccelerator:
         allocator.take("weights", 25 * MIB)
         reading = meter.measure(lambda: allocator.forward(10 * MIB))
         assert reading == MemoryReading(None, None, 1024 * MIB, None)
+
+
+class TestRecorded:
+    """A CUDA graph: what it took when it was recorded is its peak, because replaying it allocates nothing."""
+
+    def test_the_peak_is_the_recordings(self, accelerator) -> None:
+        meter, allocator = accelerator()
+        allocator.take("sentinel", 7 * MIB)
+        meter.mark()
+        allocator.take("weights", 25 * MIB)
+        allocator.multiply()
+        recorded = measure_allocations(DEVICE, lambda: allocator.forward(10 * MIB))
+        assert recorded == CallMemory((7 + 25 + 10) * MIB, workspace_bytes=32 * MIB)
+        assert "workspace" not in allocator.held
+        reading = meter.measure(lambda: None, recorded)
+        assert reading == MemoryReading(25 * MIB, 35 * MIB, 1024 * MIB, workspace_bytes=32 * MIB)
+
+    def test_a_replay_that_takes_more_counts(self, accelerator) -> None:
+        meter, allocator = accelerator()
+        meter.mark()
+        reading = meter.measure(lambda: allocator.take("held", 50 * MIB), CallMemory(10 * MIB, 0))
+        assert reading.peak_bytes == 50 * MIB
+
+    def test_a_recording_whose_peak_is_not_valid_gives_none(self, accelerator) -> None:
+        meter, allocator = accelerator()
+        meter.mark()
+
+        def retried() -> None:
+            allocator.retries += 1
+
+        recorded = measure_allocations(DEVICE, retried)
+        assert recorded == CallMemory(None, 0)
+        allocator.take("weights", 25 * MIB)
+        reading = meter.measure(lambda: None, recorded)
+        assert (reading.resting_bytes, reading.peak_bytes) == (25 * MIB, None)
+
+    def test_an_allocator_that_does_not_count_requests_gives_none(self, accelerator) -> None:
+        _, allocator = accelerator(backend="cudaMallocAsync")
+        assert measure_allocations(DEVICE, lambda: allocator.forward(MIB)) == CallMemory(None, None)
+
+    @pytest.mark.parametrize(
+        ("one", "other", "larger"),
+        [
+            (CallMemory(10, 5), CallMemory(20, 2), CallMemory(20, 5)),
+            (CallMemory(None, 5), CallMemory(20, 2), CallMemory(None, 5)),
+            (CallMemory(10, None), CallMemory(20, 2), CallMemory(20, None)),
+        ],
+    )
+    def test_of_two_the_larger(self, one: CallMemory, other: CallMemory, larger: CallMemory) -> None:
+        assert one.larger(other) == larger
+        assert other.larger(one) == larger
+
+    def test_a_pool_is_what_is_reserved_under_its_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        segments = [{"segment_pool_id": [0, 3], "total_size": 2}, {"segment_pool_id": (0, 3), "total_size": 20}]
+        segments += [{"segment_pool_id": (0, 0), "total_size": 500}, {"segment_pool_id": (3, 0), "total_size": 90}]
+        monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: segments)
+        assert private_pool_bytes((0, 3)) == 22
+        assert private_pool_bytes((0, 4)) == 0
 
 
 def test_a_cpu_has_no_workspace(meter: HostMemory) -> None:

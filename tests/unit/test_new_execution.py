@@ -22,14 +22,16 @@ from pytest_vq.execution import executions
 from pytest_vq.execution.executions import find_execution, load_prepare
 from pytest_vq.execution.prepared import Prepared
 from pytest_vq.execution.schemes import find_scheme, reference_scheme, select_schemes
-from pytest_vq.measure.bench import Bench, Measured
+from pytest_vq.measure.bench import Bench
+from pytest_vq.measure.measured import Measured
 from pytest_vq.options import Options
 from pytest_vq.precision.converted import Converted, short_name
 from pytest_vq.precision.fidelity import MAX_SQNR_DB
-from pytest_vq.schema.spec import Case, ExecutionSpec
+from pytest_vq.schema.spec import Case, ExecutionSpec, Target
 
 REST = torch.bfloat16 if computes_bf16() else torch.float32
 MINE = ExecutionSpec("mine", prepare=f"{__name__}:prepare")
+CPU = Target(is_accelerator=False)
 
 
 class World:
@@ -67,6 +69,8 @@ world = World()
 
 def prepare(converted: Converted, example: Tensor) -> Prepared:
     world.prepared.append((converted.method, example.shape, example.dtype))
+    if example.shape[1:] != (3, 8, 8):  # the small net that an execution is warmed up with
+        return Prepared(converted.module)
     return Prepared(
         lambda images: world.call(converted, images), world.switched_on, close=lambda: world.events.append("closed")
     )
@@ -145,16 +149,16 @@ class TestSelecting:
         assert load_prepare(MINE) is prepare
 
     def test_eager_comes_first_in_each_precision(self) -> None:
-        names = [scheme.name for scheme in select_schemes("int8+mine,fp16,fp16+mine,int8")]
+        names = [scheme.name for scheme in select_schemes("int8+mine,fp16,fp16+mine,int8", CPU).schemes]
         assert names == ["fp16", "fp16+mine", "int8", "int8+mine"]
-        assert {"fp32+mine", "int4+mine"} <= {scheme.name for scheme in select_schemes("all")}
+        assert {"fp32+mine", "int4+mine"} <= {scheme.name for scheme in select_schemes("all", CPU).schemes}
 
     def test_fp32_run_so_is_not_the_reference(self) -> None:
         assert not find_scheme("fp32+mine").is_reference
         assert reference_scheme().name == "fp32"
 
     def test_an_unknown_one_names_the_nearest(self) -> None:
-        with pytest.raises(SelectionError, match=r"no execution 'mime': did you mean mine\? There are eager"):
+        with pytest.raises(SelectionError, match=r"no execution 'mime': did you mean mine or .*\? There are eager"):
             find_scheme("int8+mime")
 
 
@@ -174,7 +178,17 @@ class TestMeasuring:
         assert len(measured.samples.reference.blocks_ms) == len(measured.samples.subject.blocks_ms)
 
     def test_it_is_given_the_converted_model_and_the_images_of_the_request(self, seen: World) -> None:
-        assert seen.prepared == [(f"bitsandbytes LLM.int8, {short_name(REST)} rest", (2, 3, 8, 8), REST)]
+        method = f"bitsandbytes LLM.int8, {short_name(REST)} rest"
+        assert seen.prepared == [(method, (1, 3, 64, 64), REST), (method, (2, 3, 8, 8), REST)]  # after a small net
+
+    def test_the_row_says_how_long_that_took(self, measured: Measured) -> None:
+        assert 0 < measured.record.prepare_s < 60
+        assert (measured.record.prepare_cache, measured.record.graphs) == (None, None)  # nothing was compiled
+
+    def test_an_execution_is_warmed_up_once(self, bench: Bench) -> None:
+        for scheme in ("int8+mine", "fp32+mine", "int8+mine"):
+            bench.measure(tiny(scheme))
+        assert [shape[-1] for _, shape, _ in world.prepared] == [64, 8, 8, 8]
 
     def test_the_model_runs_in_its_context_and_fp32_beside_it_does_not(self, seen: World) -> None:
         assert seen.forwards == {(False, True), (True, False)}
@@ -198,8 +212,10 @@ class TestMeasuring:
 
 
 class TestErrors:
-    # The first call is for fidelity, the second for memory, the third is the first to be timed.
-    @pytest.mark.parametrize(("good_calls", "error"), [(0, OutputError), (1, RuntimeError), (2, RuntimeError)])
+    # The first call ends preparing, the second is for fidelity, the third for memory, the fourth is the first timed.
+    @pytest.mark.parametrize(
+        ("good_calls", "error"), [(0, OutputError), (1, OutputError), (2, RuntimeError), (3, RuntimeError)]
+    )
     def test_it_is_closed_also_after_an_error(self, bench: Bench, good_calls: int, error: type[Exception]) -> None:
         world.good_calls = good_calls
         with pytest.raises(error, match="it broke"):
@@ -208,7 +224,7 @@ class TestErrors:
         assert not world.switch_is_on
 
     def test_the_next_pair_is_unharmed(self, bench: Bench) -> None:
-        world.good_calls = 2
+        world.good_calls = 3
         with pytest.raises(RuntimeError, match="it broke"):
             bench.measure(tiny("int8+mine"))
         world.good_calls = None

@@ -21,7 +21,8 @@ from pytest_vq.catalog.models import find_model, isolated
 from pytest_vq.device.cpu import computes_bf16
 from pytest_vq.errors import PrecisionError, SelectionError
 from pytest_vq.execution.schemes import find_scheme, select_schemes
-from pytest_vq.measure.bench import Bench, Measured
+from pytest_vq.measure.bench import Bench
+from pytest_vq.measure.measured import Measured
 from pytest_vq.options import Options
 from pytest_vq.precision import precisions
 from pytest_vq.precision.convert import convert
@@ -29,7 +30,7 @@ from pytest_vq.precision.converted import Converted, short_name
 from pytest_vq.precision.fidelity import measure_fidelity
 from pytest_vq.precision.layers import Copier
 from pytest_vq.precision.precisions import find_precision
-from pytest_vq.schema.spec import Case, PrecisionSpec
+from pytest_vq.schema.spec import Case, PrecisionSpec, Target
 
 CPU = torch.device("cpu")
 REST = torch.bfloat16 if computes_bf16() else torch.float32
@@ -100,9 +101,10 @@ def at(spec: PrecisionSpec, source: nn.Module | None = None, rest: torch.dtype =
 
 class TestConverting:
     def test_it_can_be_selected(self, row8: PrecisionSpec) -> None:
+        target = Target(is_accelerator=False)
         assert find_precision("row8") is row8
         assert find_scheme("row8").precision is row8
-        assert [scheme.name for scheme in select_schemes("row8,fp32,int8")] == ["fp32", "int8", "row8"]
+        assert [scheme.name for scheme in select_schemes("row8,fp32,int8", target).schemes] == ["fp32", "int8", "row8"]
         with pytest.raises(SelectionError, match=r"no precision 'row9': did you mean row8"):
             find_precision("row9")
 

@@ -11,14 +11,17 @@ from torch import nn
 from transformers import MobileViTConfig, MobileViTForImageClassification, ViTConfig, ViTForImageClassification
 
 from pytest_vq.errors import PrecisionError
+from pytest_vq.precision.bits import quantized_layers
 from pytest_vq.precision.convert import SameBytesGuard, convert
 from pytest_vq.precision.converted import Converted
 from pytest_vq.precision.fidelity import measure_fidelity
 from pytest_vq.precision.precisions import find_precision
 from pytest_vq.precision.size import file_bytes, stored_tensors
+from pytest_vq.precision.tensors import plain_tensors
 
 CPU = torch.device("cpu")
-NAMES = ["fp32", "fp16", "int8", "int4"]
+QUANTIZING = ["int8", "int8dyn", "int8wo", "int4"]  # of those that a CPU runs
+NAMES = ["fp32", "tf32", "fp16", "bf16", *QUANTIZING]
 
 
 def vit() -> nn.Module:
@@ -53,8 +56,12 @@ def converted_vit(name: str) -> Converted:
     ("name", "method", "dtype", "quantized", "low_db", "high_db"),
     [
         ("fp32", "torch.float32", torch.float32, 0, 200, 200),
+        ("tf32", "torch.float32, multiplied in TF32", torch.float32, 0, 200, 200),  # its switches are a GPU's alone
         ("fp16", "torch.float16", torch.float16, 0, 50, 80),
+        ("bf16", "torch.bfloat16", torch.bfloat16, 0, 35, 55),
         ("int8", "bitsandbytes LLM.int8, bf16 rest", torch.bfloat16, 12, 32, 50),
+        ("int8dyn", "torchao Int8DynamicActivationInt8Weight, per row, bf16 rest", torch.bfloat16, 12, 32, 50),
+        ("int8wo", "torchao Int8WeightOnly, per row, bf16 rest", torch.bfloat16, 12, 35, 55),
         ("int4", "bitsandbytes NF4, bf16 rest", torch.bfloat16, 12, 12, 30),
     ],
 )
@@ -84,8 +91,8 @@ def test_the_source_is_not_touched(name):
     converted = to(source, name, ["classifier"])
     with torch.inference_mode():
         converted.module(torch.randn(2, 3, 32, 32).to(converted.dtype))
-    for parameter in converted.module.parameters():
-        parameter.data.zero_()
+    for tensor in stored_tensors(converted.module).values():
+        tensor.zero_()
     after = source.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) and after[key].dtype == before[key].dtype for key in before)
@@ -113,12 +120,12 @@ def test_mobilevit_int4_leaves_what_the_cpu_kernels_get_wrong_and_says_why():
     assert all("multiple of" in why for why in coverage.left.values())
 
 
-@pytest.mark.parametrize("name", ["int8", "int4"])
+@pytest.mark.parametrize("name", QUANTIZING)
 def test_heads_and_all_below_them_stay_unquantized(name):
     source = small(nn.Linear(64, 64), nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 32)), nn.Linear(32, 32))
     module = to(source, name, ["1"]).module
-    assert [type(module[1][0]), type(module[1][1])] == [nn.Linear, nn.Linear]
-    assert type(module[0]) is not nn.Linear
+    assert set(quantized_layers(module)) - {"2"} == {"0"}  # the last is too narrow for NF4
+    assert {layer.weight.dtype for layer in module[1]} == {torch.bfloat16}
     two = small(nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 64))
     assert to(two, name, ["1", "2"]).coverage.eligible == 1
 
@@ -148,7 +155,7 @@ def test_the_output_projection_of_multi_head_attention_is_not_swapped():
     assert converted.module["attention"].out_proj.weight.dtype is torch.bfloat16
 
 
-@pytest.mark.parametrize("name", ["int8", "int4"])
+@pytest.mark.parametrize("name", QUANTIZING)
 def test_torchs_fused_encoder_layer_still_computes_the_right_thing(name):
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
@@ -187,10 +194,12 @@ def test_what_is_shared_stays_shared(name):
     module = converted.module
     assert module.first is module.again
     assert module.twin is not module.first
-    assert module.twin.weight.data_ptr() == module.first.weight.data_ptr()
+    twin, first = (dict(plain_tensors("weight", layer.weight)) for layer in (module.twin, module.first))
+    assert {name: part.data_ptr() for name, part in twin.items()} == {n: p.data_ptr() for n, p in first.items()}
+    assert all(part.data_ptr() for part in first.values())
     assert module.tied.weight is module.embedding.weight
     assert converted.coverage.eligible == 3
-    if name in ("int8", "int4"):
+    if name in QUANTIZING:
         assert converted.coverage.quantized == 2
         assert converted.coverage.left == {"tied": "its weight is shared with a module that is not quantized"}
     with torch.inference_mode():
@@ -204,7 +213,7 @@ def test_a_weight_shared_with_the_head_is_left():
     assert set(to(source, "int8", ["head"]).coverage.left) == {"body"}
 
 
-@pytest.mark.parametrize("name", ["int8", "int4"])
+@pytest.mark.parametrize("name", QUANTIZING)
 def test_a_model_without_a_layer_to_quantize_is_an_error(name):
     with pytest.raises(PrecisionError, match="no linear layer to quantize outside the head"):
         to(small(nn.Conv2d(3, 8, 3)), name)
@@ -218,11 +227,12 @@ def test_a_model_none_of_whose_layers_can_be_quantized_is_an_error():
         to(small(nn.Linear(60, 64)), "int4")
 
 
-def test_an_int8_model_cannot_be_made_int4():
+@pytest.mark.parametrize(("first", "kind"), [("int8", "torch.int8"), ("int8wo", "Int8Tensor")])
+def test_an_int8_model_cannot_be_made_int4(first, kind):
     # The conversion changes nothing there, and INT8 would be measured again under the name of INT4.
-    int8 = to(vit(), "int8", ["classifier"]).module
+    int8 = to(vit(), first, ["classifier"]).module
     for name in NAMES:
-        with pytest.raises(PrecisionError, match="already quantized"):
+        with pytest.raises(PrecisionError, match=rf"already quantized \(.*weight is {kind}\)"):
             to(int8, name, ["classifier"])
 
 
@@ -244,13 +254,14 @@ def test_a_model_that_cannot_be_copied_is_a_clear_error():
 
 
 def test_weights_beyond_fp16_are_an_error():
+    # LLM.int8's, that is; in BF16 they fit.
     source = small(nn.Linear(64, 64))
     source[0].weight.data[0, 0] = 1e6
     with pytest.raises(PrecisionError, match="not finite"):
         to(source, "int8")
 
 
-@pytest.mark.parametrize("name", ["int8", "int4"])
+@pytest.mark.parametrize("name", QUANTIZING)
 def test_a_bias_is_carried_over(name):
     source = small(nn.Linear(64, 64))
     source[0].weight.data.zero_()
@@ -272,15 +283,16 @@ def test_size_and_fingerprint_are_those_before_the_first_forward():
 
 
 def test_fingerprints_tell_schemes_and_weights_apart():
-    digests = [converted_vit(name).fingerprint for name in NAMES]
-    assert len(set(digests)) == 4
-    assert to(vit(), "fp32").fingerprint == digests[0]
+    digests = {name: converted_vit(name).fingerprint for name in NAMES}
+    assert len(set(digests.values())) == len(NAMES) - 1
+    assert digests["tf32"] == digests["fp32"]
+    assert {name: to(vit(), name, ["classifier"]).fingerprint for name in NAMES} == digests
     other = vit()
     other.classifier.weight.data[-1, -1] += 1
-    assert to(other, "fp32").fingerprint != digests[0]
+    assert to(other, "fp32").fingerprint != digests["fp32"]
 
 
-@pytest.mark.parametrize("name", ["int8", "int4"])
+@pytest.mark.parametrize("name", QUANTIZING)
 def test_what_is_not_quantized_has_the_type_that_the_device_computes_best(name):
     converted = to(vit(), name, ["classifier"], rest=torch.float16)
     assert converted.method.endswith(", fp16 rest")
@@ -290,11 +302,11 @@ def test_what_is_not_quantized_has_the_type_that_the_device_computes_best(name):
         assert converted.module(torch.randn(2, 3, 32, 32).half()).logits.dtype is torch.float16
 
 
-@pytest.mark.parametrize("name", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", ["fp32", "tf32", "fp16", "bf16"])
 def test_a_precision_that_quantizes_nothing_leaves_no_rest(name):
-    assert {to(vit(), name, rest=rest).method for rest in (torch.bfloat16, torch.float16)} == {
-        {"fp32": "torch.float32", "fp16": "torch.float16"}[name]
-    }
+    methods = {to(vit(), name, rest=rest).method for rest in (torch.bfloat16, torch.float16)}
+    assert methods == {converted_vit(name).method}
+    assert "rest" not in methods.pop()
 
 
 def test_the_same_bytes_under_two_names_are_an_error():
@@ -302,12 +314,40 @@ def test_the_same_bytes_under_two_names_are_an_error():
     guard.check("model", "int8", "abc")
     guard.check("model", "int8", "abc")
     guard.check("another", "int4", "abc")
-    guard.check("model", "fp16", "def")
+    guard.check("model", "int8wo", "def")
     with pytest.raises(PrecisionError, match="model: int4 stores the same bytes as int8"):
         guard.check("model", "int4", "abc")
 
 
-@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_the_same_bytes_are_no_error_where_nothing_is_quantized():
+    guard = SameBytesGuard()
+    fingerprint = converted_vit("fp32").fingerprint
+    guard.check("model", "fp32", fingerprint)
+    guard.check("model", "tf32", fingerprint)
+    guard.check("model", "int8", fingerprint)
+    with pytest.raises(PrecisionError, match="model: int8wo stores the same bytes as int8"):
+        guard.check("model", "int8wo", fingerprint)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_converted_model_can_be_copied(name):
+    converted = to(vit(), name, ["classifier"])
+    again = copy.deepcopy(converted.module)
+    images = torch.randn(2, 3, 32, 32).to(converted.dtype)
+    with torch.inference_mode():
+        assert torch.equal(again(images).logits, converted.module(images).logits)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_converting_in_inference_mode_gives_the_same(name):
+    with torch.inference_mode():
+        converted = to(vit(), name, ["classifier"])
+        images = torch.randn(2, 3, 32, 32).to(converted.dtype)
+        assert torch.isfinite(converted.module(images).logits).all()
+    assert converted.fingerprint == to(vit(), name, ["classifier"]).fingerprint
+
+
+@pytest.mark.parametrize("name", QUANTIZING)
 def test_forwards_log_nothing(name, caplog):
     converted = converted_vit(name)
     with caplog.at_level(logging.DEBUG), torch.inference_mode():

@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 import warnings
+from pkgutil import resolve_name
 
 import pytest
 import torch
@@ -18,8 +19,9 @@ from pytest_vq.precision.precisions import find_precision
 from pytest_vq.precision.trial import fault_of_shape
 
 CPU = torch.device("cpu")
-# Activations are quantized to 8 bits at int8 (about 40 dB); at int4 all that is lost is BF16's rounding.
-ARITHMETIC_DB = {"int8": 33.0, "int4": 40.0}
+KINDS = ["int8", "int8dyn", "int8wo", "int4"]
+# Activations are quantized to 8 bits at int8 and int8dyn (about 40 dB); else all that is lost is BF16's rounding.
+ARITHMETIC_DB = {"int8": 33.0, "int8dyn": 33.0, "int8wo": 40.0, "int4": 40.0}
 
 
 def sqnr_db(expected: torch.Tensor, found: torch.Tensor) -> float:
@@ -36,6 +38,8 @@ def dequantized(kind: str, quantized: nn.Module) -> torch.Tensor:
     """The weight that the layer stands for, from its stored bytes by the formats' definitions; before a forward."""
     if kind == "int8":
         return quantized.weight.data.float() * quantized.weight.SCB[:, None] / 127
+    if kind in ("int8dyn", "int8wo"):
+        return quantized.weight.qdata.float() * quantized.weight.scale
     state = quantized.weight.quant_state
     packed = quantized.weight.data.reshape(-1).int()
     codes = torch.stack([packed >> 4, packed & 15], dim=1).reshape(-1)
@@ -45,8 +49,9 @@ def dequantized(kind: str, quantized: nn.Module) -> torch.Tensor:
     return (state.code[codes] * scales.repeat_interleave(state.blocksize)).reshape(state.shape)
 
 
+ANY = [(2, 3), (5, 7), (16, 1), (63, 65), (64, 64), (80, 100), (96, 31), (144, 200), (192, 576), (130, 33)]
 SHAPES = {
-    "int8": [(2, 3), (5, 7), (16, 1), (63, 65), (64, 64), (80, 100), (96, 31), (144, 200), (192, 576), (130, 33)],
+    **dict.fromkeys(["int8", "int8dyn", "int8wo"], ANY),
     "int4": [(64, 32), (64, 96), (128, 64), (192, 576), (192, 32), (320, 160), (576, 192)],
 }
 
@@ -58,7 +63,7 @@ def test_every_shape_computes_what_its_weights_say(kind, shape, bias):
     linear = nn.Linear(*shape, bias=bias)
     quantized = layer(kind, linear)
     weight = dequantized(kind, quantized)
-    assert sqnr_db(linear.weight, weight) > {"int8": 35, "int4": 17}[kind]
+    assert sqnr_db(linear.weight, weight) > (17 if kind == "int4" else 35)
     for lead in [(1,), (3,), (17,), (1, 5), (2, 197), (3, 1, 7)]:
         inputs = torch.randn(*lead, shape[0]).bfloat16()
         expected = nn.functional.linear(inputs.float(), weight, linear.bias)
@@ -84,7 +89,7 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_of_the_input(kind, layout):
     torch.manual_seed(0)
@@ -118,7 +123,7 @@ def test_int8_keeps_an_outlier_channel_apart(rows):
     assert together_db < 22
 
 
-@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_rows_and_weights_of_zeros_give_zeros(kind):
     linear = nn.Linear(64, 64, bias=False)
     linear.weight.data[::2] = 0
@@ -238,9 +243,9 @@ def test_a_shape_is_tried_once_for_each_builder():
     assert tried == [(64, 32, CPU, torch.bfloat16)]
 
 
-@pytest.mark.parametrize(("kind", "builder"), [("int8", bnb.int8_layer), ("int4", bnb.nf4_layer)])
-def test_a_trial_of_a_good_shape_passes(kind, builder):
-    least_db = find_precision(kind).min_layer_sqnr_db
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_trial_of_a_good_shape_passes(kind):
+    builder, least_db = resolve_name(find_precision(kind).layer), find_precision(kind).min_layer_sqnr_db
     assert fault_of_shape(builder, (192, 64), CPU, torch.bfloat16, least_db) == ""
 
 

@@ -33,12 +33,15 @@ def refuse(converted: Converted, name: str, match: str) -> None:
         verify(converted, find_precision(name))
 
 
-@pytest.mark.parametrize("name", ["fp32", "fp16", "int8", "int4"])
+NAMES = ["fp32", "tf32", "fp16", "bf16", "int8", "int8dyn", "int8wo", "int4"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_what_convert_gives_holds(name):
     verify(at(name), find_precision(name))
 
 
-@pytest.mark.parametrize("name", ["fp32", "fp16", "int8"])  # bitsandbytes may repack NF4 at its first forward
+@pytest.mark.parametrize("name", NAMES[:-1])  # bitsandbytes may repack NF4 at its first forward
 def test_what_convert_gives_still_holds_after_a_forward(name):
     converted = at(name)
     with torch.inference_mode():
@@ -56,16 +59,29 @@ def test_what_convert_gives_still_holds_after_a_forward(name):
         ("fp32", "fp16", "must be fed torch.float16"),
         ("fp16", "int8", "none of 2 linear layers"),
         ("fp16", "int4", "none of 2 linear layers"),
+        ("fp16", "bf16", r"must be fed torch.bfloat16"),
+        ("bf16", "fp16", r"must be fed torch.float16"),
+        ("fp16", "tf32", r"must be fed torch.float32"),
+        ("fp32", "int8wo", "none of 2 linear layers"),
+        ("int8wo", "fp32", "quantizes nothing, but 0 is quantized"),
+        ("int8wo", "int8dyn", "its activations are not quantized"),
+        ("int8dyn", "int8wo", "its activations are quantized too"),
+        ("int8wo", "int8", "expected int8"),
+        ("int8wo", "int4", "expected uint8"),
+        ("int8wo", "int4wo", "expected int32 with 8192 elements, 8 weights in each"),
+        ("int8wo", "fp8", r"expected torch.float8_e4m3fn \(64, 64\)"),
+        ("int8", "int8wo", r"its weight is torch.int8 \(64, 64\), and no tensor of torchao's"),
     ],
 )
 def test_one_scheme_under_the_name_of_another(name, other, match):
     refuse(at(name), other, match)
 
 
-def test_a_layer_left_in_half_precision_without_saying_so():
-    converted = at("int8")
+@pytest.mark.parametrize("name", ["int8", "int8dyn", "int8wo", "int4"])
+def test_a_layer_left_in_half_precision_without_saying_so(name):
+    converted = at(name)
     converted.module[2] = nn.Linear(64, 32).to(converted.dtype)
-    refuse(converted, "int8", "2 layers were replaced, but the model holds 1 quantized ones")
+    refuse(converted, name, "2 layers were replaced, but the model holds 1 quantized ones")
 
 
 def test_a_count_that_does_not_add_up():
@@ -74,7 +90,7 @@ def test_a_count_that_does_not_add_up():
 
 
 def test_a_parameter_left_in_fp32():
-    for name in ("fp16", "int8", "int4"):
+    for name in ("fp16", "bf16", "int8", "int8wo", "int4"):
         converted = at(name)
         converted.module[1].float()
         refuse(converted, name, "1.weight is torch.float32")
@@ -135,10 +151,52 @@ def test_int4_of_another_length():
     refuse(converted, "int4", "expected uint8 with 2048")
 
 
-def test_a_bias_in_fp32():
-    converted = at("int8")
+@pytest.mark.parametrize("name", ["int8", "int8dyn"])
+def test_a_bias_in_fp32(name):
+    converted = at(name)
     converted.module[0].bias.data = converted.module[0].bias.data.float()
-    refuse(converted, "int8", "the bias of 0 is torch.float32")
+    refuse(converted, name, "the bias of 0 is torch.float32")
+
+
+@pytest.mark.parametrize("claim", [1, 2])
+@pytest.mark.parametrize("name", ["int8", "int8dyn", "int8wo", "int4", "int4wo", "fp8"])
+def test_an_unquantized_model_that_claims_quantized_layers(name, claim):
+    left = {"0": "why"} if claim == 1 else {}
+    for spec in (find_precision(name), dataclasses.replace(find_precision(name), check=None)):
+        converted = own(coverage=Coverage(eligible=2, quantized=claim, left=left))
+        with pytest.raises(PrecisionError, match=f"{claim} layers were replaced, but the model holds 0 quantized"):
+            verify(converted, spec)
+
+
+def test_a_quantized_weight_in_something_else_than_a_linear_layer():
+    for name in ("fp16", "int8wo"):
+        converted = at(name)
+        converted.module[1].weight = nn.Parameter(torch.ones(64, dtype=torch.int8), requires_grad=False)
+        refuse(converted, name, r"1\.weight is quantized \(torch\.int8\), and is no linear layer's weight")
+
+
+def test_a_wrapped_weight_in_something_else_than_a_linear_layer():
+    wrapped = at("int8wo").module[0].weight
+    converted = at("bf16")
+    converted.module[1].weight = wrapped
+    refuse(converted, "bf16", r"1\.weight is quantized \(Int8Tensor\), and is no linear layer's weight")
+
+
+def test_a_scale_on_another_device():
+    converted = at("int8wo")
+    converted.module[0].weight.scale = converted.module[0].weight.scale.to("meta")
+    refuse(converted, "int8wo", r"not every tensor is on one real device: .*0\.weight\.scale on meta")
+
+
+def test_more_bits_than_the_precision_has():
+    spec = find_precision("int8wo")
+    wide = convert(nn.Sequential(nn.Linear(256, 256)), spec, device=CPU, rest=torch.bfloat16, heads=())
+    four = dataclasses.replace(spec, name="four", max_bits=4)
+    with pytest.raises(
+        PrecisionError, match=r"^four: the layer 0 is not .*: it stores 8\.2 bits a weight, where 4 are"
+    ):
+        verify(wide, four)
+    verify(wide, dataclasses.replace(four, max_bits=None))
 
 
 def own(**changes: object) -> Converted:
@@ -162,7 +220,9 @@ def test_layers_of_ones_own_are_checked_for_what_holds_of_all():
     without_a_check = PrecisionSpec("int2", 2.0, layer="somewhere:int2")
     with pytest.raises(PrecisionError, match="int2: none of 2 linear layers"):
         verify(own(method="my int2"), without_a_check)
-    verify(own(method="my int2", coverage=Coverage(eligible=2, quantized=2)), without_a_check)
+    with pytest.raises(PrecisionError, match="int2: 2 layers were replaced, but the model holds 0 quantized ones"):
+        verify(own(method="my int2", coverage=Coverage(eligible=2, quantized=2)), without_a_check)
+    verify(at("int8"), without_a_check)
 
 
 def never_right(module: nn.Module) -> str:

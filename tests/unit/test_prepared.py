@@ -7,13 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from factories import make_case
+from factories import make_case, make_record
 from torch import nn
 
 from pytest_vq.execution.eager import prepare
 from pytest_vq.execution.prepared import Prepared, Request, unaltered
 from pytest_vq.precision.converted import Converted
-from pytest_vq.schema.record import Coverage
+from pytest_vq.schema.figures import Preparation
+from pytest_vq.schema.record import COLUMNS, Coverage, Record
 
 
 class Switch:
@@ -66,7 +67,15 @@ def test_all_but_the_call_is_optional() -> None:
     prepared = Prepared(torch.sum)
     assert prepared.request(torch.ones(2))() == 2
     assert prepared.pool_bytes == 0
+    assert (prepared.batch, prepared.cache, prepared.counts, prepared.recorded) == (None, None, None, None)
     prepared.close()
+
+
+def test_users_give_four_parts_by_position() -> None:
+    switch, closed = Switch(), []
+    prepared = Prepared(torch.sum, switch.context, 5, lambda: closed.append(1))
+    prepared.close()
+    assert (prepared.context, prepared.pool_bytes, closed) == (switch.context, 5, [1])
 
 
 def test_eager_execution_calls_the_converted_module_as_it_is() -> None:
@@ -79,3 +88,17 @@ def test_eager_execution_calls_the_converted_module_as_it_is() -> None:
 def test_what_is_not_altered_stays_the_same() -> None:
     prepared = Prepared(torch.sum)
     assert unaltered(make_case().scheme, prepared) is prepared
+
+
+def test_a_row_tells_how_it_was_prepared_and_rows_from_before_read_as_eager() -> None:
+    told = {"prepare_s": 31.5, "prepare_cache": "cold", "graphs": 1, "graph_breaks": 0, "recompiles": 0}
+    record = make_record(execution="compile+graph", graph_pool_bytes=22, **told)
+    row = record.to_row()
+    assert Record.from_row(row) == record
+    assert {name: row[name] for name in told} == told
+    assert row["graph_pool_bytes"] == 22
+    later = (*told, "graph_pool_bytes")
+    assert COLUMNS[-len(later) :] == later
+    earlier = Record.from_row({name: cell for name, cell in row.items() if name not in (*later, "execution")})
+    assert earlier.preparation == Preparation("eager")
+    assert earlier.memory.graph_pool_bytes is None

@@ -476,6 +476,12 @@ def test_results_of_version_1_are_read_and_were_eager() -> None:
             "sm_clock_mhz": None,
             "power_mw": None,
             "workspace_bytes": None,
+                "prepare_s": None,
+                "prepare_cache": None,
+                "graphs": None,
+                "graph_breaks": None,
+                "recompiles": None,
+                "graph_pool_bytes": None,
         }
     assert (results.options, results.complete) == (written["options"], True)
     assert read_samples(VERSION_1) == ()

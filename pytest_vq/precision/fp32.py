@@ -1,4 +1,4 @@
-"""True FP32, whatever was set before: no TF32 and no BF16 in its place, on an accelerator or on a CPU.
+"""True FP32, whatever was set before: no TF32 or BF16 in its place, on an accelerator or a CPU. And TF32 by intent.
 
 torch has two sets of switches for that. The old ones are ``set_float32_matmul_precision`` and ``allow_tf32`` of cuBLAS
 and of cuDNN. The new ones (``fp32_precision``, torch 2.9) are a tree: a switch that is "none" follows its parent.
@@ -17,7 +17,7 @@ import torch
 
 from pytest_vq.errors import MeasurementError
 
-_HIGHEST, _IEEE, _NONE = "highest", "ieee", "none"
+_HIGHEST, _HIGH, _IEEE, _TF32, _NONE = "highest", "high", "ieee", "tf32", "none"
 # Backend and operation of each new switch, parents before their children.
 _SWITCHES = (
     ("generic", "all"),
@@ -34,7 +34,9 @@ class _State:
     own: Mapping[tuple[str, str], str]  # the new switches; none before torch 2.9
 
 
-_TRUE_FP32 = _State(_HIGHEST, False, dict.fromkeys(_SWITCHES, _IEEE))
+_ALL_FP32 = _State(_HIGHEST, False, dict.fromkeys(_SWITCHES, _IEEE))
+# CUDA's alone: where the CPU computes something meanwhile, it computes it in FP32.
+_CUDA_TF32 = _State(_HIGH, True, {s: _TF32 if s[0] == "cuda" else _IEEE for s in _SWITCHES})
 
 
 @contextlib.contextmanager
@@ -48,10 +50,30 @@ def true_fp32() -> Iterator[None]:
     Raises:
         MeasurementError: torch did not take it.
     """
+    with _holding("FP32", _ALL_FP32):
+        yield
+
+
+@contextlib.contextmanager
+def tf32() -> Iterator[None]:
+    """Let CUDA round what it multiplies, in matrix products and convolutions, to TF32's 10 bits inside.
+
+    Entered within ``true_fp32`` for each timed block, so that FP32's blocks beside them see none of it: all is put back
+    as ``true_fp32`` does. Both sets of switches say the same, so that either can be read inside.
+
+    Raises:
+        MeasurementError: torch did not take it.
+    """
+    with _holding("TF32", _CUDA_TF32):
+        yield
+
+
+@contextlib.contextmanager
+def _holding(what: str, state: _State) -> Iterator[None]:
     found = _take()
     try:
-        _write(_TRUE_FP32)
-        _check()
+        _write(state)
+        _check(what, state)
         yield
     finally:
         _write(found)
@@ -96,18 +118,18 @@ def _write(state: _State) -> None:
             torch._C._set_fp32_precision_setter(*switch, precision)
 
 
-def _check() -> None:
+def _check(what: str, state: _State) -> None:
     read = dict(zip(("float32_matmul_precision", "cudnn.allow_tf32"), _read_old(), strict=True))
-    expected: dict[str, object] = {"float32_matmul_precision": _HIGHEST, "cudnn.allow_tf32": False}
+    expected: dict[str, object] = {"float32_matmul_precision": state.matmul, "cudnn.allow_tf32": state.cudnn}
     if _has_new_switches():
-        for switch in _SWITCHES:
+        for switch, precision in state.own.items():
             name = ".".join((*switch, "fp32_precision"))
-            read[name], expected[name] = torch._C._get_fp32_precision_getter(*switch), _IEEE
+            read[name], expected[name] = torch._C._get_fp32_precision_getter(*switch), precision
     wrong = [f"{name} is {value!r}" for name, value in read.items() if value != expected[name]]
     if wrong:
         raise MeasurementError(
-            f"torch {torch.__version__} was told to compute in FP32, but {', '.join(wrong)}: FP32 rows would not be "
-            "FP32. Look for what sets TF32 or BF16 on another thread, or take another version of torch"
+            f"torch {torch.__version__} was told to compute in {what}, but {', '.join(wrong)}: {what} rows would "
+            f"not be {what}. Look for what sets TF32 or BF16 on another thread, or take another version of torch"
         )
 
 
