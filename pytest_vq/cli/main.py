@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pytest_vq.cli import (
     ab_command,
     baselines_command,
+    choose_command,
     compare_command,
     models_command,
     recommend_command,
@@ -81,6 +82,12 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None] | None
     ),
     ("report", "write a run's report", report_command.add_arguments, report_command.run_report),
     ("recommend", "which pair to deploy", recommend_command.add_arguments, recommend_command.run_recommend),
+    (
+        "choose",
+        "choose a precision for each layer, by measuring",
+        choose_command.add_arguments,
+        choose_command.run_choose,
+    ),
     ("ab", "compare two environments in alternating fresh processes", ab_command.add_arguments, ab_command.run_ab),
 )
 

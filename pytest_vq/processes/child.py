@@ -25,6 +25,7 @@ class Child:
     cwd: Path
     output: Path
     environment: Mapping[str, str] | None = None  # this process's where it is None
+    kept_open: tuple[int, ...] = ()  # file descriptors of this process that it has too
 
 
 def run_child(child: Child, accepted: Collection[int] = (0,)) -> Results:
@@ -34,7 +35,7 @@ def run_child(child: Child, accepted: Collection[int] = (0,)) -> Results:
     """
     code = run_to_its_end(child)
     if code not in accepted:
-        tail = "\n".join(last_lines(child, _TAIL_LINES))
+        tail = "\n".join(last_lines(child))
         raise MeasurementError(f"{child.who} ended with exit code {code}; {_log(child)} ends with:\n{tail}")
     return read_results(child.output)
 
@@ -51,12 +52,13 @@ def run_to_its_end(child: Child) -> int:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
+            pass_fds=child.kept_open,
             check=False,
         )
     return run.returncode
 
 
-def last_lines(child: Child, count: int) -> list[str]:
+def last_lines(child: Child, count: int = _TAIL_LINES) -> list[str]:
     """At most ``count`` lines, the last that ``child`` printed."""
     return _log(child).read_text(errors="replace").splitlines()[-count:]
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
 
 from pytest_vq.errors import BaselineError
+from pytest_vq.files import file_name, name_in
 from pytest_vq.schema.estimates import Entry, Estimates
 from pytest_vq.schema.record import Setup
 from pytest_vq.store.reading import NoSchemaError, NotJsonError, read_versioned, upgraded_setup
 
+CALLABLES = "callables"  # the folder of those of tests' own code, in a device's
 SCHEMA_VERSION = 2  # 1 had neither execution nor type of the rest in its setups
 _SLUG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _SUFFIX = ".json"
@@ -27,26 +29,33 @@ _POSITIVE = ("samples", "model_size_bytes")
 
 @dataclass(frozen=True, slots=True)
 class BaselineFile:
-    """The content of ``<device>/<model>.json``."""
+    """The content of ``<device>/<model>.json``, or of ``<device>/callables/<quoted id of a test>.json``."""
 
     device: str
     device_name: str
-    model: str
+    model: str  # or the id of a callable's test
     entries: tuple[Entry, ...]
     schema_version: int = SCHEMA_VERSION
 
 
-def path_of(root: Path, device_slug: str, model: str) -> Path:
-    """The file of ``model`` on a device. Names become one path component each: no name can lead outside ``root``.
+def path_of(root: Path, device_slug: str, name: str) -> Path:
+    """The file of a model, or of a test's callable, on a device.
 
-    Raises BaselineError on a slug that is not a plain directory name, or on an empty model name.
+    Names become one path component each: none can lead outside ``root``. Raises BaselineError on a slug that is not a
+    plain directory name, and on a name that is empty or not valid Unicode.
     """
-    if not model:
+    if not name:
         raise BaselineError("a model without a name cannot have a baseline: register it under a name")
-    name = quote(model, safe="")
-    if name.startswith("."):
-        name = "%2E" + name[1:]
-    return device_directory(root, device_slug) / (name + _SUFFIX)
+    directory = device_directory(root, device_slug)
+    try:
+        return (directory / CALLABLES if _is_test_id(name) else directory) / file_name(name, _SUFFIX)
+    except ValueError as error:
+        raise BaselineError(f"baselines of {name!r}: a name that is not valid Unicode ({error})") from error
+
+
+def _is_test_id(name: str) -> bool:
+    """Whether ``name`` is a test's id: pytest joins its parts so, and no model's name has such a mark."""
+    return "::" in name
 
 
 def device_directory(root: Path, device_slug: str) -> Path:
@@ -56,11 +65,20 @@ def device_directory(root: Path, device_slug: str) -> Path:
     return root / device_slug
 
 
-def model_of(path: Path) -> str | None:
-    """The model whose baselines ``path`` holds; None for a file that is not a baseline's."""
-    if path.suffix != _SUFFIX or path.name.startswith("."):
-        return None
-    return unquote(path.name.removesuffix(_SUFFIX))
+def baseline_files(directory: Path) -> Iterator[Path]:
+    """The files that hold baselines in ``directory``, a device's. Raises OSError where it cannot be read."""
+    callables = directory / CALLABLES
+    for folder in (directory, *((callables,) if callables.is_dir() else ())):
+        yield from (path for path in folder.iterdir() if path.suffix == _SUFFIX and not path.name.startswith("."))
+
+
+def name_of_file(path: Path) -> str:
+    """The model or the test whose baselines ``path`` holds; read from it where its own name was too long for that.
+
+    Raises OSError where it cannot be read, and BaselineError as `decode` does.
+    """
+    name = name_in(path.name.removesuffix(_SUFFIX))
+    return decode(path.read_bytes(), path).model if name is None else name
 
 
 def encode(stored: BaselineFile) -> bytes:
@@ -134,7 +152,8 @@ def _entry_text(entry: Entry, line: Any) -> str:
     return (
         f'{{"anchor":{{"date_utc":{_text(line, anchor.date_utc)},"estimates":[\n'
         f'{_lines(anchor.estimates, line)}\n  ],"reason":{_text(line, anchor.reason)}}},\n'
-        f'  {operators}"processes":[\n{_lines(entry.processes, line)}\n  ],\n  "setup":{_text(line, entry.setup)}}}'
+        f'  {operators}"processes":[\n{_lines(entry.processes, line)}\n  ],\n'
+        f'  "setup":{_setup_text(line, entry.setup)}}}'
     )
 
 
@@ -147,7 +166,13 @@ def _text(line: Any, value: Any) -> str:
     return encoded.decode()
 
 
-def _order(setup: Setup) -> tuple[str, str, str, int, str, str, int, bool]:
+def _setup_text(line: Any, setup: Setup) -> str:
+    """Without the recipe where there is none: then the line is as it was before there were recipes."""
+    return _text(line, {name: value for name, value in asdict(setup).items() if name != "recipe" or value})
+
+
+def _order(setup: Setup) -> tuple[str, str, str, int, str, str, int, bool, str]:
     threads = -1 if setup.threads is None else setup.threads
-    rest = setup.rest or ""
-    return (setup.precision, setup.execution, rest, setup.batch, setup.protocol, setup.weights, threads, setup.tf32)
+    rest, weights = setup.rest or "", setup.weights or ""
+    recipe = setup.recipe or ""
+    return (setup.precision, setup.execution, rest, setup.batch, setup.protocol, weights, threads, setup.tf32, recipe)

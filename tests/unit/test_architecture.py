@@ -22,10 +22,11 @@ MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 # floor. Imports inside functions and under TYPE_CHECKING count, and so do dotted paths ("module:name") to load later.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "schema/"),
-    ("files", "options", "wording", "catalog/", "precision/"),
+    ("files", "options", "registering", "wording", "catalog/", "precision/"),
     ("device/", "store/", "gate/"),
     ("execution/", "report/", "processes/"),
     ("measure/",),
+    ("advise/",),
     ("plugin/", "cli/"),
     ("__init__",),
 )
