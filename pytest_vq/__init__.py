@@ -5,18 +5,42 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pytest_vq.advise.loading import LoadReport, load
     from pytest_vq.catalog.models import register_model
     from pytest_vq.errors import VqError
-    from pytest_vq.schema.record import Record, Timing
+    from pytest_vq.execution.own_executions import register_execution
+    from pytest_vq.execution.prepared import Prepared
+    from pytest_vq.precision.opaque import Opaque
+    from pytest_vq.precision.own_precisions import register_precision
+    from pytest_vq.schema.figures import Timing
+    from pytest_vq.schema.record import Record
 
-__all__ = ["Record", "Timing", "VqError", "__version__", "register_model"]
+__all__ = [
+    "LoadReport",
+    "Opaque",
+    "Prepared",
+    "Record",
+    "Timing",
+    "VqError",
+    "__version__",
+    "load",
+    "register_execution",
+    "register_model",
+    "register_precision",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
+    "LoadReport": "pytest_vq.advise.loading:LoadReport",
+    "load": "pytest_vq.advise.loading:load",
     "Record": "pytest_vq.schema.record:Record",
-    "Timing": "pytest_vq.schema.record:Timing",
+    "Timing": "pytest_vq.schema.figures:Timing",
     "VqError": "pytest_vq.errors:VqError",
+    "Opaque": "pytest_vq.precision.opaque:Opaque",
+    "Prepared": "pytest_vq.execution.prepared:Prepared",
+    "register_execution": "pytest_vq.execution.own_executions:register_execution",
     "register_model": "pytest_vq.catalog.models:register_model",
+    "register_precision": "pytest_vq.precision.own_precisions:register_precision",
 }
 
 

@@ -19,7 +19,7 @@ class SelectionError(VqError):
 
 
 class RegistrationError(VqError):
-    """A model that cannot join the catalog: a name taken twice, or an impossible input shape."""
+    """A user's model, precision or execution that cannot be registered, or whose functions give no usable inputs."""
 
 
 class BuildError(VqError):

@@ -11,11 +11,37 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 from pytest_vq.errors import ResultsError, VqError
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
+
+_LONGEST_NAME = 200  # bytes; file systems allow 255, and what is staged beside a file has a longer name
+_CUT, _DIGEST = "+", 16  # what stands between a name's beginning and its digest, of so many digits: it is quoted itself
+
+
+def file_name(name: str, suffix: str = "", *, kept: str = "") -> str:
+    """The one file name that stands for ``name``, whatever that is; `name_in` reads it back.
+
+    It is quoted as in an address, all but letters, digits, ``_.-~`` and ``kept``. Of one that would be longer than
+    every file system allows, the beginning is left, and a digest of the whole tells it from others. Raises ValueError
+    for a name that is not valid Unicode.
+    """
+    quoted = quote(name, safe=kept)
+    if quoted.startswith("."):  # a hidden file, or a directory
+        quoted = "%2E" + quoted[1:]
+    room = _LONGEST_NAME - len(suffix)
+    if len(quoted) > room:
+        ending = _CUT + hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]
+        quoted = quoted[: room - len(ending)] + ending
+    return quoted + suffix
+
+
+def name_in(file: str) -> str | None:
+    """The name that ``file``, without its suffix, stands for; None where only the beginning of it is left."""
+    return None if _CUT in file else unquote(file)
 
 
 def append_line(path: Path, line: bytes) -> None:

@@ -10,7 +10,7 @@ from pytest_vq.execution.schemes import find_scheme
 from pytest_vq.schema.estimates import Anchor, Entry, Estimates
 from pytest_vq.schema.outcome import Outcome
 from pytest_vq.schema.record import COLUMNS, Environment, PairSamples, Record, Samples, Setup
-from pytest_vq.schema.spec import Case, ModelSpec
+from pytest_vq.schema.spec import CALLABLE, Case, ModelSpec
 
 MIB = 2**20
 # Names that would split a row, mention somebody, run, command a runner, or turn text around, if they were let.
@@ -34,6 +34,9 @@ ENVIRONMENT = Environment(
     commit="abc",
     date_utc="2026-01-01T00:00:00Z",
 )
+
+
+CALLABLE_SETUP = Setup(CALLABLE, 1, "adaptive", None, 1, tf32=False)
 
 
 def make_setup(precision: str = "int8", **changes: Any) -> Setup:
@@ -80,6 +83,18 @@ def make_record(model: str = "net", precision: str = "int8", **columns: Any) -> 
         "reason": "",
     }
     return _row_to_record(row | columns)
+
+
+TEST_ID = "tests/test_ops.py::test_matmul[64]"
+
+
+def make_callable_record(test_id: str = TEST_ID, **columns: Any) -> Record:
+    """A row of a callable: without all that takes a model, or FP32 beside it."""
+    of_models = ("architecture", "parameters", "batch", "weights", "execution", "model_size_bytes", "memory_reduction")
+    ratios = ("speedup", "speedup_low", "speedup_high", "sqnr_db")
+    row: dict[str, Any] = dict.fromkeys((*of_models, *ratios))
+    row |= {"category": CALLABLE, "method": "test_ops.matmul", "coverage": {"eligible": None, "quantized": None}}
+    return make_record(test_id, CALLABLE, **{**row, "setup": CALLABLE_SETUP, **columns})
 
 
 def alter(record: Record, **columns: Any) -> Record:

@@ -13,5 +13,6 @@ def list_models(_: argparse.Namespace) -> str:
     rows = []
     for spec in all_models().values():
         millions = "" if spec.parameters is None else f"{spec.parameters / 1e6:.1f} M"
-        rows.append([spec.name, spec.category, millions, "x".join(map(str, spec.input_shape)), spec.checkpoint or ""])
+        shape = "its own" if spec.input_shape is None else "x".join(map(str, spec.input_shape))
+        rows.append([spec.name, spec.category, millions, shape, spec.checkpoint or ""])
     return plain_table(rows, ["model", "category", "parameters", "input", "checkpoint"])

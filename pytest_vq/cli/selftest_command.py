@@ -34,12 +34,26 @@ _SUITE = """
 def test_precision(vq_case, vq_bench):
     vq_bench(vq_case)
 """
+# Of vq_gate: a block as models have it, but a test's own.
+_CALLABLE_SUITE = """
+import torch
+from torch import nn
+
+
+def test_callable(vq_gate, provoked, request):
+    device = "cuda" if request.config.getoption("gpu") else "cpu"
+    torch.manual_seed(0)
+    block = nn.TransformerEncoderLayer(256, 4, 1024, batch_first=True).eval().to(device)
+    with torch.no_grad():
+        vq_gate(provoked("callable", block), torch.randn(2, 128, 256).to(device))
+"""
+_PROVOKE = ("-p", "pytest_vq.plugin.provoke")
 _FOUND = Status.FAIL
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What is done to the model in some of the runs; ``arguments`` are pytest's."""
+    """What is done to the model, or callable, in some of the runs; ``arguments`` are pytest's."""
 
     name: str
     arguments: tuple[str, ...]
@@ -59,6 +73,7 @@ class Selftest:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what ``selftest`` takes."""
     parser.add_argument("--gpu", action="store_true", help="on the accelerator")
+    parser.add_argument("--callable", action="store_true", help="of vq_gate, with a callable in place of a model")
     parser.add_argument("--model", default="deit-tiny-patch16-224", help="default deit-tiny-patch16-224")
     parser.add_argument("--precision", default="int8", help="the one that is made worse; default int8")
     parser.add_argument("--baseline", type=int, default=15, metavar="N", help="processes in the baseline; default 15")
@@ -83,7 +98,7 @@ def run_selftest(args: argparse.Namespace) -> tuple[str, int]:
         raise ResultsError(f"{output} holds an earlier selftest; remove it, or name another --output")
     output.mkdir(parents=True, exist_ok=True)
     suite = output / "test_selftest.py"
-    suite.write_text(_SUITE)
+    suite.write_text(_CALLABLE_SUITE if args.callable else _SUITE)
     (output / "pytest.ini").write_text("[pytest]\n")
     started_s = time.monotonic()
     for number in range(1, args.baseline + 1):
@@ -108,13 +123,14 @@ def run_selftest(args: argparse.Namespace) -> tuple[str, int]:
 
 
 def _conditions(args: argparse.Namespace) -> list[Condition]:
-    provoke = ("-p", "pytest_vq.plugin.provoke")
+    # The callable asks for what is provoked, and so needs the plugin in every run.
+    name, provoke = ("callable", ()) if args.callable else (args.precision, _PROVOKE)
     conditions = [Condition("unchanged", (), should_fail=False)]
     for fraction in args.slowdowns:
-        slowdown = f"--provoke-slowdown={args.precision}={fraction}"
+        slowdown = f"--provoke-slowdown={name}={fraction}"
         conditions.append(Condition(f"{fraction:.0%} slower", (*provoke, slowdown), should_fail=True))
     if args.allocation:
-        allocation = f"--provoke-allocation={args.precision}={args.allocation}"
+        allocation = f"--provoke-allocation={name}={args.allocation}"
         # Taking memory takes time too: that must not be what is found.
         conditions.append(
             Condition(f"{args.allocation} MiB more", (*provoke, allocation), should_fail=True, metric=MEMORY)
@@ -127,9 +143,9 @@ def _run_pytest(
 ) -> Row:
     """The row of one fresh process: recorded, ungated, into the selftest's baselines, or gated against them."""
     results = output / name
-    given = {"models": args.model, "precisions": args.precision, "budget": args.budget, "gpu": args.gpu}
-    given |= {"save": save, "gate": "off" if save else "fail", "output": results}
-    own = ("-q", "-p", "no:cacheprovider", "-p", "no:randomly")
+    given = {"budget": args.budget, "gpu": args.gpu, "save": save, "gate": "off" if save else "fail", "output": results}
+    given |= {} if args.callable else {"models": args.model, "precisions": args.precision}
+    own = ("-q", "-p", "no:cacheprovider", "-p", "no:randomly", *(_PROVOKE if args.callable else ()))
     command = pytest_command(["test_selftest.py"], given, arguments=(*own, *arguments))
     child = Child("a run of the selftest", command, output, results, clean_environment())
     rows = run_child(child, accepted=(0, 1)).rows
@@ -150,7 +166,8 @@ def _report(selftest: Selftest, elapsed_s: float) -> tuple[str, int]:
         rows.append([condition.name, f"{failed} of {runs}", others, f"{processes:.1f}"])
     text = plain_table(rows, ["runs", "FAIL", "others", "processes each"])
     smallest = "\n".join(_detectable(selftest))
-    head = f"{args.model} {args.precision}, {args.baseline} baseline processes, {elapsed_s / 60:.0f} min"
+    what = "a callable" if args.callable else f"{args.model} {args.precision}"
+    head = f"{what}, {args.baseline} baseline processes, {elapsed_s / 60:.0f} min"
     conclusion = _conclusion(wrong, undecided)
     return f"{head}\n{text}\n{smallest}\n{conclusion}; all runs are in {selftest.output}", int(wrong > 0)
 
@@ -185,7 +202,7 @@ def _status(selftest: Selftest, condition: Condition, row: Row) -> Status | None
 def _decided(selftest: Selftest, row: Row, fresh: Sequence[Estimates]) -> Verdict:
     """The decision on ``fresh``, processes of the pair of ``row``, as its own run made it."""
     store = BaselineStore(selftest.output / "baselines")
-    entries = store.entries(row.environment.device_slug, selftest.args.model)
+    entries = store.entries(row.environment.device_slug, row.record.identity.model)
     question = Question(tuple(fresh), row.record.setup, entries, learn_noise(entries), comparisons=1)
     return decide(question)
 

@@ -46,12 +46,19 @@ def _memory_tolerance(setup: Setup, recent: Sequence[int], marked: float | None,
 
 def model_size(
     candidates: Sequence[Estimates], entry: Entry, tolerances: Tolerances, policy: Policy = DEFAULT
-) -> MetricVerdict:
-    """The verdict on the serialized weights' bytes, against the recent processes and the anchor."""
-    references = [entry.processes[-1].model_size_bytes, entry.anchor.estimates[-1].model_size_bytes]
+) -> MetricVerdict | None:
+    """The verdict on the serialized weights' bytes, against the recent processes and the anchor.
+
+    None where neither side has any: a callable stores nothing.
+    """
+    fresh = [c.model_size_bytes for c in candidates if c.model_size_bytes is not None]
+    latest = (entry.processes[-1].model_size_bytes, entry.anchor.estimates[-1].model_size_bytes)
+    references = [size_bytes for size_bytes in latest if size_bytes is not None]
+    if not fresh or len(references) < len(latest):
+        return _missing(SIZE, "model size", bool(fresh), bool(references))
     marked = tolerances.size_tolerance
     tolerance = (policy.size_relative, float(policy.size_minimum_bytes)) if marked is None else (marked, 0.0)
-    return _growth(SIZE, "model size", references, max(c.model_size_bytes for c in candidates), tolerance)
+    return _growth(SIZE, "model size", references, max(fresh), tolerance)
 
 
 def _growth(

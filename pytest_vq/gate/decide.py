@@ -1,4 +1,4 @@
-"""The decision on one pair: fresh processes against its baseline. Pure."""
+"""The decision on one pair, or callable: fresh processes against its baseline. Pure."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def find_entry(question: Question) -> tuple[Entry | None, MetricVerdict | None]:
         return exact, None
     alike = [e for e in entries if (e.setup.scheme, e.setup.batch) == (setup.scheme, setup.batch)]
     if not alike:
-        reason = f"no baseline for {setup.scheme} at batch {setup.batch} on this device: record one with --vq-save"
+        reason = f"no baseline for {setup.words} on this device: record one with --vq-save"
         if question.elsewhere is not None:
             reason += f"; the nearest device that has baselines is {question.elsewhere}, another machine"
         return None, MetricVerdict(BASELINE, Status.NO_BASELINE, reason)

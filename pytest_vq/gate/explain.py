@@ -1,4 +1,4 @@
-"""What changed inside a pair that became slower: its operators now against those stored with its baseline. Pure."""
+"""What changed inside a call that became slower: its operators now against those stored with its baseline. Pure."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def explain(before: Mapping[str, Operator], now: Mapping[str, Operator]) -> list
     Both tables are of one call. Where the sum moved less than the measured time did, the rest lies between operators:
     Python, hooks, launches, waiting. Without a table of before there is nothing to compare with, and that is said.
     """
+    if not before and not now:  # a callable need not be torch's
+        return ["no operator of torch's ran, then or now: the time is spent in other code, which is not profiled"]
     if not before:
         return ["no operators are stored with this baseline: the next --vq-save stores them"]
     total_ms = sum(operator.self_ms for operator in before.values())

@@ -12,11 +12,13 @@ from pytest_vq.gate.covariance import Moments, Pair, Slope
 from pytest_vq.gate.policy import DEFAULT, Policy, SlopePrior
 from pytest_vq.gate.stats import Prior, fit_prior, scatter
 from pytest_vq.schema.estimates import Entry, Estimates
+from pytest_vq.schema.record import Setup
 
 SPEEDUP, DEVICE_SPEEDUP = "speedup", "device speedup"
 SENTINEL, SENTINEL_MEDIAN = "sentinel", "sentinel median"
 GIVEN_SENTINEL = " given the sentinel"
 _OF_FP32 = " of fp32"
+_OF_CALLABLES = " of callables"
 _FLAT = SlopePrior(0.0, 1.0)  # of what follows nothing
 
 
@@ -37,9 +39,11 @@ class Reading:
     ms: Callable[[Estimates], float | None]
     pace: Pace
 
-    def kind(self, is_reference: bool) -> str:
-        """The kind of its noise: FP32's is its own."""
-        return self.name + (_OF_FP32 if is_reference else "")
+    def kind(self, setup: Setup) -> str:
+        """The kind of its noise: FP32's is its own, and so is that of callables, which may do anything."""
+        if setup.is_callable:
+            return self.name + _OF_CALLABLES
+        return self.name + (_OF_FP32 if setup.is_reference else "")
 
 
 def steady_ms(estimates: Estimates) -> float:
@@ -53,7 +57,7 @@ STEADY = Reading("latency", "latency (10 % quantile)", steady_ms, STEADY_PACE)
 MEDIAN = Reading("median latency", "median latency", lambda e: e.latency_ms, MEDIAN_PACE)
 P95 = Reading("p95 latency", "p95 latency", lambda e: e.latency_p95_ms, MEDIAN_PACE)
 READINGS = (STEADY, MEDIAN, P95)
-LATENCY, LATENCY_FP32 = (STEADY.kind(is_reference) for is_reference in (False, True))
+LATENCY, LATENCY_FP32, LATENCY_CALLABLES = (STEADY.name + whose for whose in ("", _OF_FP32, _OF_CALLABLES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,10 @@ class Noise:
     cards: Prior | None = None  # of the variance between cards of one model; None where baselines hold one card only
 
     def prior(self, kind: str) -> Prior | None:
-        """The prior of ``kind``; fp32's falls back to that of the other precisions."""
+        """The prior of ``kind``; fp32's falls back to that of the other precisions.
+
+        That of callables falls back to none: how much forwards of models vary says little of any other code.
+        """
         return self.priors.get(kind) or self.priors.get(kind.replace(_OF_FP32, ""))
 
 
@@ -119,7 +126,7 @@ def _replicates(entry: Entry, policy: Policy) -> Iterable[tuple[str, list[list[P
     """
     timed = [p for p in entry.processes if p.latency_low_ms is not None]
     for reading in READINGS:
-        kind, prior = reading.kind(entry.setup.is_reference), policy.latency_slope
+        kind, prior = reading.kind(entry.setup), policy.latency_slope
         read = [(p, reading.ms(p), reading.pace.ms(p)) for p in timed]
         figures = [(p, math.log(ms), pace) for p, ms, pace in read if ms]
         yield kind, _grouped((p.device_uuid, y, 0.0) for p, y, _ in figures), prior

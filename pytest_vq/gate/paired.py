@@ -74,7 +74,7 @@ def _decide(sides: Sides, priors: Mapping[str, Prior], terms: _Terms) -> Verdict
     found = agreement.lower_bounds(question) + agreement.changes(question, entry)
     found += [_timed(metric, sides, priors[metric], terms) for metric in _metrics(sides)]
     memory = bounds.memory(sides.b, entry, tolerances, policy)
-    found += [*([memory] if memory else []), bounds.model_size(sides.b, entry, tolerances, policy)]
+    found += [verdict for verdict in (memory, bounds.model_size(sides.b, entry, tolerances, policy)) if verdict]
     verdict = Verdict.of(found)
     differs = differences(sides.a[-1], sides.b[-1])
     if verdict.status is Status.PASS or not differs:
@@ -83,7 +83,8 @@ def _decide(sides: Sides, priors: Mapping[str, Prior], terms: _Terms) -> Verdict
 
 
 def _metrics(sides: Sides) -> tuple[str, ...]:
-    return (LATENCY, MEDIAN.name) if sides.setup.is_reference else (LATENCY, MEDIAN.name, SPEEDUP)
+    has_speedup = not (sides.setup.is_reference or sides.setup.is_callable)
+    return (LATENCY, MEDIAN.name, SPEEDUP) if has_speedup else (LATENCY, MEDIAN.name)
 
 
 def _log(metric: str, estimates: Estimates) -> float | None:

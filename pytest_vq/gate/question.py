@@ -13,10 +13,10 @@ from pytest_vq.schema.verdict import Tolerances
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Is this pair worse than it was? Fresh processes, what there is to compare them with, and what is asked of them.
+    """Is this worse than it was? Fresh processes, what there is to compare them with, and what is asked of them.
 
-    ``comparisons`` is the number of pairs in the suite, which share one error rate. ``min_sqnr_db`` is the precision's
-    lower bound; the tolerances' replaces it.
+    ``comparisons`` is the number of pairs and callables in the suite, which share one error rate. ``min_sqnr_db`` is
+    the precision's lower bound; the tolerances' replaces it.
     """
 
     candidates: tuple[Estimates, ...]  # one a fresh process, the last one the latest

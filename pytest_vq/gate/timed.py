@@ -105,7 +105,7 @@ def _absolute(question: Question, entry: Entry, reading: Reading) -> Metric:
     return Metric(
         name=reading.name,
         words=reading.words,
-        kind=reading.kind(entry.setup.is_reference),
+        kind=reading.kind(entry.setup),
         log=log,
         half_width=lambda p: math.log(present(p.latency_high_ms) / present(p.latency_low_ms)) / 2,
         natural=lambda group: math.exp(sum(map(log, group)) / len(group)),

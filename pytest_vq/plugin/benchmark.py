@@ -13,6 +13,7 @@ import pytest
 from pytest_vq.errors import ResultsError
 from pytest_vq.files import replace_file
 from pytest_vq.schema.record import Record
+from pytest_vq.schema.spec import CALLABLE, CaseId
 from pytest_vq.store.results import TABLE
 
 FILE = "benchmark.json"
@@ -46,6 +47,13 @@ def narrow_table(config: pytest.Config) -> None:
         session.columns = ["min", "median", "iqr", "rounds"]
 
 
+def group_of(case_id: CaseId | None) -> str:
+    """What its table groups a test under: the model of a pair; all callables together."""
+    if case_id is None:
+        return "pytest-vq"
+    return "callables" if case_id.scheme == CALLABLE else case_id.model
+
+
 def prepare(item: pytest.Item, group: str) -> None:
     """At collection: give ``item`` an empty replay timer, so that pytest-benchmark selects it like any benchmark."""
     timer = item.stash[TIMER] = ReplayTimer()
@@ -70,6 +78,11 @@ def extra_info(record: Record) -> dict[str, Any]:
     return values | {"verdict": str(record.verdict) if record.verdict else None}
 
 
+def _name_of(node_id: str) -> str:
+    test, bracket, parameters = node_id.partition("[")  # which may hold anything
+    return test.rpartition("::")[2] + bracket + parameters
+
+
 def write_benchmark_json(
     path: Path, config: pytest.Config, rows: Sequence[tuple[str, Record, Sequence[float]]]
 ) -> None:
@@ -87,11 +100,11 @@ def write_benchmark_json(
             stats.update(ms / 1e3)
         benchmarks.append(
             {
-                "group": record.identity.model,
-                "name": node_id.rpartition("::")[2],
+                "group": group_of(record.case_id),
+                "name": _name_of(node_id),
                 "fullname": node_id,
-                "params": {"vq_case": record.id},
-                "param": record.id,
+                "params": None if record.setup.is_callable else {"vq_case": record.id},
+                "param": None if record.setup.is_callable else record.id,
                 "extra_info": extra_info(record),
                 "options": {"timer": "pytest_vq replay"},
                 "stats": {**stats.as_dict(), "data": stats.data, "iterations": 1},

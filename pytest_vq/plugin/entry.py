@@ -13,9 +13,17 @@ import pytest
 from pytest_vq.errors import VqError
 from pytest_vq.options import add_options, any_given, read_options
 from pytest_vq.plugin import xdist
-from pytest_vq.plugin.fixtures import gpu_timer, vq_bench, vq_case
+from pytest_vq.plugin.fixtures import gpu_timer, vq_bench, vq_case, vq_gate
 
-__all__ = ["gpu_timer", "pytest_addoption", "pytest_configure", "pytest_generate_tests", "vq_bench", "vq_case"]
+__all__ = [
+    "gpu_timer",
+    "pytest_addoption",
+    "pytest_configure",
+    "pytest_generate_tests",
+    "vq_bench",
+    "vq_case",
+    "vq_gate",
+]
 
 _FIXTURES = frozenset(__all__) - {"pytest_addoption", "pytest_configure", "pytest_generate_tests"}
 _HOOKS = "vq-tests"

@@ -11,9 +11,10 @@ from pytest_vq.errors import VqError
 from pytest_vq.files import write_json
 from pytest_vq.schema.estimates import Operator
 from pytest_vq.schema.outcome import Outcome, Profile
-from pytest_vq.schema.spec import Case
+from pytest_vq.schema.record import Record
 from pytest_vq.schema.verdict import Status, Tolerances, Verdict
 from pytest_vq.store.baselines import BaselineStore
+from pytest_vq.store.explained import explained_file
 
 if TYPE_CHECKING:
     from pytest_vq.gate.noise import Noise
@@ -25,35 +26,39 @@ class Means:
 
     store: BaselineStore
     noise: Callable[[str], Noise]  # of the baselines of a device, by its slug
-    measure_again: Callable[[], Outcome]  # the pair, in a fresh process
-    profile: Callable[[], Profile]  # the pair; raises a VqError where it cannot be profiled
+    measure_again: Callable[[], Outcome]  # the same, in a fresh process
+    profile: Callable[[], Profile]  # the same; raises a VqError where it cannot be profiled
     explanations: Path  # directory of the operators' tables
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What is asked of one pair: its test's tolerances, and the number of pairs that share the gate's error."""
+    """What is asked of one pair or callable.
+
+    Its test's tolerances, how many pairs and callables share the gate's error, and its scheme's lower bound of SQNR.
+    """
 
     tolerances: Tolerances
     comparisons: int
+    min_sqnr_db: float | None = None
 
 
-def judge(case: Case, outcome: Outcome, demand: Demand, means: Means) -> Outcome:
+def judge(outcome: Outcome, demand: Demand, means: Means) -> Outcome:
     """``outcome`` with its verdict; a suspect is measured again, in fresh processes, before it is called one."""
-    verdict = _decide(case, outcome, demand, means)
+    verdict = _decide(outcome, demand, means)
     while verdict.more_processes:
         for _ in range(verdict.more_processes):
             outcome = _joined(outcome, means.measure_again())
-        verdict = _decide(case, outcome, demand, means)
+        verdict = _decide(outcome, demand, means)
     record = replace(outcome.record, verdict=verdict.status, reason=verdict.reason)
     outcome = replace(
         outcome, record=record, time_decided=_decides_time(verdict), tolerances_over=_tolerances_over(verdict)
     )
-    return _explained(case, outcome, verdict, means) if verdict.status is Status.FAIL else outcome
+    return _explained(outcome, verdict, means) if verdict.status is Status.FAIL else outcome
 
 
 def _joined(outcome: Outcome, again: Outcome) -> Outcome:
-    """``outcome`` with what a further fresh process measured of the same pair."""
+    """``outcome`` with what a further fresh process measured of the same."""
     doubt = outcome.record.disturbance or again.record.disturbance
     return replace(
         outcome,
@@ -79,12 +84,12 @@ def _tolerances_over(verdict: Verdict) -> float | None:
     return max(over) if over and len(over) == len(failed) else None
 
 
-def _decide(case: Case, outcome: Outcome, demand: Demand, means: Means) -> Verdict:
+def _decide(outcome: Outcome, demand: Demand, means: Means) -> Verdict:
     from pytest_vq.gate.decide import decide
     from pytest_vq.gate.question import Question
 
     device = outcome.environment.device_slug
-    entries = means.store.entries(device, case.model.name)
+    entries = means.store.entries(device, outcome.record.identity.model)
     return decide(
         Question(
             candidates=outcome.estimates,
@@ -93,27 +98,28 @@ def _decide(case: Case, outcome: Outcome, demand: Demand, means: Means) -> Verdi
             elsewhere=None if entries else means.store.nearest_device(device),
             noise=means.noise(device),
             tolerances=demand.tolerances,
-            min_sqnr_db=case.min_sqnr_db,
+            min_sqnr_db=demand.min_sqnr_db,
             disturbance=outcome.record.disturbance,
             comparisons=max(1, demand.comparisons),
         )
     )
 
 
-def _explained(case: Case, outcome: Outcome, verdict: Verdict, means: Means) -> Outcome:
+def _explained(outcome: Outcome, verdict: Verdict, means: Means) -> Outcome:
     """``outcome`` of a FAIL, which stands whatever becomes of its explanation."""
-    entry = means.store.entry(outcome.environment.device_slug, case.model.name, outcome.record.setup)
+    record = outcome.record
+    entry = means.store.entry(outcome.environment.device_slug, record.identity.model, record.setup)
     if entry is None:  # a lower bound was missed: there is no before
         return outcome
     try:
-        sentences = _what_changed(case, verdict, entry.operators, means)
+        sentences = _what_changed(record, verdict, entry.operators, means)
     except VqError as error:
         why = str(error).partition("\n")[0]
         sentences = [f"this cannot be told: {why}"]
     return replace(outcome, explanation=tuple(sentences))
 
 
-def _what_changed(case: Case, verdict: Verdict, before: Mapping[str, Operator], means: Means) -> list[str]:
+def _what_changed(record: Record, verdict: Verdict, before: Mapping[str, Operator], means: Means) -> list[str]:
     """One profiled pass against the baseline's: in sentences, and both tables as a file."""
     from pytest_vq.gate.explain import what_changed
 
@@ -121,5 +127,5 @@ def _what_changed(case: Case, verdict: Verdict, before: Mapping[str, Operator], 
     now, peak = profile.operators, profile.peak_stacks
     failed = [metric.metric for metric in verdict.metrics if metric.status is Status.FAIL]
     tables = {"reason": verdict.reason, "failed": failed, "before": before, "now": now, "peak": peak}
-    write_json(means.explanations / f"{case.id}.json", tables)
+    write_json(means.explanations / explained_file(record.id), tables)
     return what_changed(failed, before, now, peak)

@@ -2,7 +2,8 @@
 
 ``--provoke-slowdown int8=0.10`` makes every forward at a precision take that fraction longer: on a GPU the device
 sleeps, on a CPU the processor spins. ``--provoke-allocation int8=32`` makes it hold that many MiB more while it runs.
-What is computed and stored stays the same, so only the metric meant may speak.
+What is computed and stored stays the same, so only the metric meant may speak. A test of a callable asks for the same
+by the fixture ``provoked``, under any name.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from statistics import median
 import pytest
 import torch
 
-from pytest_vq.execution.prepared import Alteration, Prepared
 from pytest_vq.plugin.session import ALTERATION
-from pytest_vq.schema.spec import Scheme
 
-Forward = Callable[[torch.Tensor], object]
+Forward = Callable[..., object]  # of tensors, by position or by keyword
+Worsen = Callable[[str, Forward], Forward]
 
 _SLEEP_CYCLES = 10_000_000
 _sleep: Callable[[int], None] = torch.cuda._sleep  # spins on the device for so many of its cycles
 _MIB = 2**20
 _PROVOCATIONS = ("slowdown", "allocation")
+_WORSEN = pytest.StashKey[Worsen]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,7 +51,16 @@ def pytest_configure(config: pytest.Config) -> None:
         except ValueError:
             raise pytest.UsageError(f"--provoke-{name}: {text!r} is not like int8=0.10,fp16=0.05") from None
         os.environ[_variable(name)] = text
-    config.stash[ALTERATION] = worsened(amounts["slowdown"], amounts["allocation"])
+    worsen = config.stash[_WORSEN] = worsening(amounts["slowdown"], amounts["allocation"])
+    config.stash[ALTERATION] = lambda scheme, prepared: replace(
+        prepared, call=worsen(scheme.precision.name, prepared.call)
+    )
+
+
+@pytest.fixture
+def provoked(request: pytest.FixtureRequest) -> Worsen:
+    """Make a function of one tensor worse, as the options say for a name: ``provoked("matmul", function)``."""
+    return request.config.stash[_WORSEN]
 
 
 def _variable(name: str) -> str:
@@ -62,25 +72,22 @@ def _parse(text: str) -> dict[str, float]:
     return {name.strip(): float(amount) for name, amount in parts}
 
 
-def worsened(slowdowns: Mapping[str, float], allocations: Mapping[str, float]) -> Alteration:
-    """The alteration by which every forward of the precisions named comes out worse."""
+def worsening(slowdowns: Mapping[str, float], allocations: Mapping[str, float]) -> Worsen:
+    """What makes the forwards of the names given come out worse, and leaves others as they are."""
 
-    def alter(scheme: Scheme, prepared: Prepared) -> Prepared:
-        name, call = scheme.precision.name, prepared.call
+    def worsen(name: str, call: Forward) -> Forward:
         if name in allocations:
             call = _hungrier(call, round(allocations[name] * _MIB))
-        if name in slowdowns:
-            call = _slower(call, slowdowns[name])
-        return replace(prepared, call=call)
+        return _slower(call, slowdowns[name]) if name in slowdowns else call
 
-    return alter
+    return worsen
 
 
 def _hungrier(call: Forward, size_bytes: int) -> Forward:
-    def run(images: torch.Tensor) -> object:
+    def run(*args: torch.Tensor, **kwargs: torch.Tensor) -> object:
         # Written to, or a CPU would not make it resident.
-        held = torch.ones(size_bytes, dtype=torch.uint8, device=images.device)
-        answer = call(images)
+        held = torch.ones(size_bytes, dtype=torch.uint8, device=_first(args, kwargs).device)
+        answer = call(*args, **kwargs)
         del held
         return answer
 
@@ -90,11 +97,11 @@ def _hungrier(call: Forward, size_bytes: int) -> Forward:
 def _slower(call: Forward, fraction: float) -> Forward:
     on_gpu = _SlowOnGpu(call, fraction)
 
-    def run(images: torch.Tensor) -> object:
-        if images.is_cuda:
-            return on_gpu(images)
+    def run(*args: torch.Tensor, **kwargs: torch.Tensor) -> object:
+        if _first(args, kwargs).is_cuda:
+            return on_gpu(*args, **kwargs)
         started = time.perf_counter()
-        answer = call(images)
+        answer = call(*args, **kwargs)
         now = time.perf_counter()
         until = now + fraction * (now - started)
         while time.perf_counter() < until:
@@ -112,16 +119,20 @@ class _SlowOnGpu:
         self._fraction = fraction
         self._cycles: dict[tuple[int, ...], int] = {}  # input shape -> the GPU's own cycles to sleep after a forward
 
-    def __call__(self, images: torch.Tensor) -> object:
-        shape = tuple(images.shape)
+    def __call__(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> object:
+        shape = tuple(_first(args, kwargs).shape)
         # A shape is first seen in a warm call, never in a timed or captured one: there it may synchronize.
         if shape not in self._cycles:
-            request_s = _median_s(lambda: self._call(images))
+            request_s = _median_s(lambda: self._call(*args, **kwargs))
             sleep_s = _median_s(lambda: _sleep(_SLEEP_CYCLES))
             self._cycles[shape] = round(self._fraction * request_s / sleep_s * _SLEEP_CYCLES)
-        answer = self._call(images)
+        answer = self._call(*args, **kwargs)
         _sleep(self._cycles[shape])
         return answer
+
+
+def _first(args: tuple[torch.Tensor, ...], kwargs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return next(iter((*args, *kwargs.values())))
 
 
 def _median_s(call: Callable[[], object], calls: int = 30) -> float:

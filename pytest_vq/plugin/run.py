@@ -15,6 +15,7 @@ from pytest_vq.files import acquire, lock_of, write_together
 from pytest_vq.plugin import benchmark, xdist
 from pytest_vq.plugin.session import VqSession
 from pytest_vq.processes.fresh import run_afresh
+from pytest_vq.report.report_callables import rows_in_words
 from pytest_vq.schema.outcome import Failure, Outcome, Profile
 from pytest_vq.schema.record import Setup
 from pytest_vq.schema.verdict import Status
@@ -36,7 +37,7 @@ class Run:
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what the summary must say beside the rows
     complete: bool = False  # once it is finished: that it was not interrupted
-    _pairs: dict[str, list[str]] = field(default_factory=dict)  # node id -> the pair's id and model, once it began
+    _begun: dict[str, list[str]] = field(default_factory=dict)  # node id -> what it measures: its id, and model
     _writer: ResultsWriter | None = None
     _claim: BaseFileLock | None = None
 
@@ -55,10 +56,10 @@ class Run:
 
     def take(self, report: pytest.TestReport) -> Outcome | None:
         """Store what a test's report carries, and return it if it is a row."""
-        pair: list[str] | None = getattr(report, "vq_case", None)
-        if pair is not None:
-            self._pairs[report.nodeid] = pair
-            self.open()  # under xdist this is the first this process hears of a pair: still before it is measured
+        case: list[str] | None = getattr(report, "vq_case", None)
+        if case is not None:
+            self._begun[report.nodeid] = case
+            self.open()  # under xdist this is the first this process hears of it: still before it is measured
         text = getattr(report, "vq_outcome", None)
         if text is not None:
             outcome = Outcome.from_json(text)
@@ -75,9 +76,9 @@ class Run:
         text = getattr(report, "vq_failure", None)
         if text is not None:
             return Failure.from_json(text)
-        if xdist.is_crash(report) and report.nodeid in self._pairs:
-            pair, model = self._pairs[report.nodeid]
-            return Failure(pair, "WorkerCrashed", str(report.longrepr), model)
+        if xdist.is_crash(report) and report.nodeid in self._begun:
+            case_id, model = self._begun[report.nodeid]
+            return Failure(case_id, "WorkerCrashed", str(report.longrepr), model)
         return None
 
     def finish(self, exitstatus: int, stopped: bool) -> int:
@@ -155,30 +156,32 @@ class Run:
         return entry is None or not entry.operators
 
     def _note_undecided_time(self) -> None:
-        """Say it loudly where pairs were compared and the time of not one was decided: on a card never seen, say."""
-        compared = [outcome for _, outcome in self.rows if outcome.time_decided is not None]
-        if compared and not any(outcome.time_decided for outcome in compared):
+        """Say it loudly where rows were compared and the time of not one was decided: on a card never seen, say."""
+        outcomes = [outcome for _, outcome in self.rows if outcome.time_decided is not None]
+        if outcomes and not any(outcome.time_decided for outcome in outcomes):
+            compared = rows_in_words([outcome.record for outcome in outcomes])
             self.notes.append(
-                f"WARNING: this run says nothing about speed: of {len(compared)} pairs that were compared, the time of "
-                "none was decided; see the reasons above (--vq-strict makes that a failure)"
+                f"WARNING: this run says nothing about speed: of {compared} compared, the time of none was decided; "
+                "see the reasons above (--vq-strict makes that a failure)"
             )
 
     def _is_hollow(self) -> bool:
-        """Green, with baselines for this device, and yet not one pair compared: that is no green."""
+        """Green, with baselines for this device, and yet not one row compared: that is no green."""
         options = self.session.options
         if options.gate != "fail" or any(o.record.verdict not in _NOT_COMPARED for _, o in self.rows):
             return False
         # A device once, however many rows it has: each look at its baselines lists a directory.
         environments = list({o.environment.device_slug: o.environment for _, o in self.rows}.values())
-        known = [e.device_slug for e in environments if self.session.store.models(e.device_slug)]
+        known = [e.device_slug for e in environments if self.session.store.has_baselines(e.device_slug)]
         if known:
+            measured = rows_in_words([outcome.record for _, outcome in self.rows])
             self.notes.append(
-                f"ERROR: {self.session.store.root / known[0]} has baselines, but not one of the {len(self.rows)} "
-                "measured pairs could be compared with them; see the reasons above. Select pairs that have baselines, "
-                "record these with --vq-save, or pass --vq-gate=report to measure without a gate."
+                f"ERROR: {self.session.store.root / known[0]} has baselines, but of {measured} measured none could be "
+                "compared with them; see the reasons above. Select what has baselines, record this with --vq-save, or "
+                "pass --vq-gate=report to measure without a gate."
             )
             return True
-        former = [slug for e in environments if (slug := former_slug(e)) and self.session.store.models(slug)]
+        former = [slug for e in environments if (slug := former_slug(e)) and self.session.store.has_baselines(slug)]
         if former:
             self.notes.append(
                 f"ERROR: {self.session.store.root / former[0]} is from before the instruction set was part of a CPU's "

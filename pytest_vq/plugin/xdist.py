@@ -30,6 +30,16 @@ def is_crash(report: pytest.TestReport) -> bool:
     return phase == "???"
 
 
+def id_without_group(item: pytest.Item) -> str:
+    """The id of ``item`` as other processes know it.
+
+    With ``--dist loadgroup`` a worker appends the names of a test's groups to its id (pytest before 9.2).
+    """
+    marks = item.iter_markers("xdist_group")
+    groups = {str(mark.args[0] if mark.args else mark.kwargs.get("name", "default")) for mark in marks}
+    return item.nodeid.removesuffix(f"@{'_'.join(sorted(groups))}") if groups else item.nodeid
+
+
 def refuse(config: pytest.Config, reason: str) -> None:
     """Run nothing in this worker: raised here, the reason would be an internal error; the controller raises it."""
     config.workeroutput[_REFUSED] = reason  # type: ignore[attr-defined]

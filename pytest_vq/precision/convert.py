@@ -44,7 +44,8 @@ def convert(
         if spec.mix is not None:
             converted = mix_layers(source, spec, spec.mix, Copier(device, rest), heads)
         elif spec.layer is None:
-            converted = _cast(source, spec, Copier(device, getattr(torch, spec.dtype or "float32")), heads)
+            assert spec.dtype is not None  # a whole program is made otherwise (see ``opaque``)
+            converted = _cast(source, spec, Copier(device, getattr(torch, spec.dtype)), heads)
         else:
             converted = _replace_layers(source, spec, Copier(device, rest), heads)
         converted.module.eval().requires_grad_(requires_grad=False)

@@ -31,12 +31,18 @@ class ProfiledPairs:
 
 
 def measure_afresh(invocation: Invocation, options: Options, node_id: str) -> Outcome:
-    """The outcome of the one test ``node_id`` in a fresh process, ungated."""
+    """The outcome of the one test ``node_id`` in a fresh process, ungated.
+
+    What the test asserts about its own figures may fail there, as it may here: what was measured counts. Raises
+    ``MeasurementError`` where that is not one row.
+    """
     with tempfile.TemporaryDirectory(prefix="pytest-vq-") as directory:
-        results = run_afresh(invocation, options, [str(invocation.rootdir / node_id)], Path(directory))
+        child = _child("a fresh process", invocation, options, [_target(invocation, node_id)], Path(directory))
+        results = run_child(child, accepted=(0, 1))
+        if len(results.rows) != 1:
+            counted = f"a fresh process measured {len(results.rows)} rows instead of one"
+            raise MeasurementError(f"{node_id}: {counted}; it ended with:\n" + "\n".join(last_lines(child)))
         samples = read_samples(Path(directory))
-    if len(results.rows) != 1:
-        raise MeasurementError(f"{node_id}: a fresh process measured {len(results.rows)} pairs instead of one")
     row = results.rows[0]
     return Outcome(row.record, row.environment, row.estimates, tuple(line.samples for line in samples))
 
@@ -50,11 +56,11 @@ def run_afresh(invocation: Invocation, options: Options, targets: Sequence[str],
 
 
 def profile_afresh(invocation: Invocation, options: Options, node_ids: Sequence[str]) -> ProfiledPairs:
-    """The pairs of the tests ``node_ids``, profiled in one process of its own, which measures nothing.
+    """What the tests ``node_ids`` measure, profiled in one process of its own, which measures nothing.
 
     Whatever becomes of that process, what it had profiled by then counts.
     """
-    targets = [str(invocation.rootdir / node_id) for node_id in node_ids]
+    targets = [_target(invocation, node_id) for node_id in node_ids]
     # It repeats what was given with -p: what is slowed down on purpose here is slowed down there.
     profiling = replace(invocation, plugins=(*invocation.plugins, PROFILING_PLUGIN))
     try:
@@ -64,6 +70,11 @@ def profile_afresh(invocation: Invocation, options: Options, node_ids: Sequence[
             return ProfiledPairs(read_profiles(child.output), _ending(child, code))
     except OSError as error:
         return ProfiledPairs({}, f"a process that only profiles could not be run: {error}")
+
+
+def _target(invocation: Invocation, node_id: str) -> str:
+    """The words that select one test. No path: what its parameters are called (``[a//b]``) is to be left as it is."""
+    return f"{invocation.rootdir}/{node_id}"
 
 
 def _child(who: str, invocation: Invocation, options: Options, targets: Sequence[str], output: Path) -> Child:

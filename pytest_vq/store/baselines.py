@@ -1,4 +1,7 @@
-"""The stored baselines, ``<root>/<device-slug>/<model>.json``: read whole, changed under a lock and atomically.
+"""The stored baselines, a file a model or callable: read whole, changed under a lock and atomically.
+
+They lie in ``<root>/<device-slug>/<model>.json`` and ``<root>/<device-slug>/callables/<quoted id of a test>.json``.
+What is called a model below may be the id of such a test.
 
 - An entry's **processes** are the last 20 recorded; `BaselineStore.append` adds to them.
 - Its **anchor** starts as the first process recorded. Later processes of the same commit and versions join it until it
@@ -38,7 +41,7 @@ _HINTS = {
     errno.EPERM: "check its owner and permissions",
     errno.ENOTDIR: "the directory of baselines is a file; move it, or point --vq-baselines (or --baselines) elsewhere",
     errno.EEXIST: "the directory of baselines is a file; move it, or point --vq-baselines (or --baselines) elsewhere",
-    errno.ENAMETOOLONG: "register the model under a shorter name",
+    errno.ENAMETOOLONG: "point --vq-baselines (or --baselines) to a directory with a shorter path",
 }
 
 
@@ -55,7 +58,8 @@ class BaselineStore:
         """Slugs of the devices that have baselines, sorted."""
         with _explained("read", self.root):
             names = sorted(p.name for p in self.root.iterdir() if p.is_dir()) if _exists(self.root) else []
-        return [name for name in names if not name.startswith(".") and self.models(name)]
+        names = [name for name in names if not name.startswith(".") and name != layout.CALLABLES]
+        return [name for name in names if self.has_baselines(name)]
 
     def nearest_device(self, device_slug: str) -> str | None:
         """The slug with baselines that is likest to ``device_slug``, itself left out; None where none is like it."""
@@ -63,11 +67,16 @@ class BaselineStore:
         return next(iter(difflib.get_close_matches(device_slug, others, n=1)), None)
 
     def models(self, device_slug: str) -> list[str]:
-        """Names of the models that have baselines on a device, sorted."""
+        """Names of the models, and ids of the tests with a callable, that have baselines on a device; sorted."""
         directory = layout.device_directory(self.root, device_slug)
         with _explained("read", directory):
-            found = [layout.model_of(p) for p in directory.iterdir()] if _exists(directory) else []
-        return sorted(model for model in found if model is not None)
+            return sorted(map(layout.name_of_file, self._files(directory)))
+
+    def has_baselines(self, device_slug: str) -> bool:
+        """Whether a device has any."""
+        directory = layout.device_directory(self.root, device_slug)
+        with _explained("read", directory):
+            return next(self._files(directory), None) is not None
 
     def entries(self, device_slug: str, model: str) -> tuple[Entry, ...]:
         """The baselines of ``model`` on a device; empty when none was ever recorded."""
@@ -139,6 +148,9 @@ class BaselineStore:
                 changed[model] = _with_entry(stored, entry, device_name)
             return self._write(changed.values())
 
+    def _files(self, directory: Path) -> Iterator[Path]:
+        return layout.baseline_files(directory) if _exists(directory) else iter(())
+
     def _read(self, device_slug: str, model: str) -> BaselineFile | None:
         path = layout.path_of(self.root, device_slug, model)
         with _explained("read", path):
@@ -164,6 +176,7 @@ class BaselineStore:
         try:
             for path, content in contents.items():
                 with _explained("write", path):
+                    path.parent.mkdir(exist_ok=True)  # that of callables
                     staged[path] = stage(path, content)
             for path, temporary in staged.items():
                 with _explained("replace", path):

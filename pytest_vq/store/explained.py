@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_vq.errors import ResultsError
+from pytest_vq.files import file_name
 from pytest_vq.schema.estimates import Operator
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.spec import CaseId
@@ -25,6 +26,11 @@ class Explained:
     peak: tuple[str, ...] = ()
 
 
+def explained_file(case_id: str) -> str:
+    """The name of the file in that folder that explains the FAIL of ``case_id``."""
+    return file_name(case_id, ".json", kept="+")  # which stands in the names of schemes
+
+
 def read_explained(directory: Path, records: Iterable[Record]) -> dict[CaseId, Explained]:
     """What ``directory`` keeps of those of ``records`` that failed.
 
@@ -38,7 +44,7 @@ def read_explained(directory: Path, records: Iterable[Record]) -> dict[CaseId, E
     kept = {path.name: path for path in folder.iterdir()} if folder.is_dir() else {}
     found = {}
     for record in records:
-        path = kept.get(f"{record.id}.json")
+        path = kept.get(explained_file(record.id))
         if path is None:
             continue
         try:

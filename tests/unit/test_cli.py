@@ -286,7 +286,7 @@ def test_accept_refuses_disturbed_and_absent_figures(cli, tmp_path: Path) -> Non
     write(tmp_path / "out")
     code, _, err = cli("baselines", "accept", "out", "--reason", "why")
     assert code == 1
-    assert "no measured pair" in err
+    assert "holds nothing that was measured" in err
     code, _, err = cli("baselines", "accept", "absent", "--reason", "why")
     assert code == 1
     assert "cannot read results from absent" in err

@@ -17,7 +17,6 @@ from pytest_vq.gate.policy import DEFAULT
 from pytest_vq.plugin.judging import Demand, Means, judge
 from pytest_vq.schema.estimates import Operator
 from pytest_vq.schema.outcome import Outcome, Profile
-from pytest_vq.schema.spec import Case
 from pytest_vq.schema.verdict import Status, Tolerances, Verdict
 from pytest_vq.store.baselines import BaselineStore
 
@@ -86,7 +85,7 @@ def gate(store: BaselineStore, profiler: FakeProfiler, explanations: Path) -> Ga
     def run(
         first: Outcome,
         *again: Outcome,
-        case: Case = CASE,
+        min_sqnr_db: float | None = CASE.min_sqnr_db,
         tolerances: Tolerances | None = None,
         comparisons: int = 64,
     ) -> Outcome:
@@ -98,7 +97,7 @@ def gate(store: BaselineStore, profiler: FakeProfiler, explanations: Path) -> Ga
             profile=profiler,
             explanations=explanations,
         )
-        outcome = judge(case, first, Demand(tolerances or Tolerances(), comparisons), means)
+        outcome = judge(first, Demand(tolerances or Tolerances(), comparisons, min_sqnr_db), means)
         assert not waiting
         return outcome
 
@@ -205,7 +204,7 @@ def test_a_fail_stands_though_its_pair_cannot_be_profiled_and_says_why(
 
 def test_without_a_baseline_there_is_nothing_to_measure_again(gate: Gate, profiler: FakeProfiler) -> None:
     first = measured(1.2, 20)
-    outcome = gate(replace(first, record=make_record("other")), case=make_case("other"))
+    outcome = gate(replace(first, record=make_record("other")))
     assert outcome.record.verdict is Status.NO_BASELINE
     assert profiler.asked == 0
 
@@ -214,7 +213,7 @@ def test_a_missed_bound_without_a_baseline_fails_and_has_no_before_to_be_explain
     gate: Gate, profiler: FakeProfiler
 ) -> None:
     record = make_record("other", sqnr_db=3.0)
-    outcome = gate(make_outcome(record), case=make_case("other"))
+    outcome = gate(make_outcome(record))
     assert outcome.record.verdict is Status.FAIL
     assert "3.0 dB, below its bound of 18.0 dB" in outcome.record.reason
     assert outcome.explanation == ()
@@ -223,7 +222,7 @@ def test_a_missed_bound_without_a_baseline_fails_and_has_no_before_to_be_explain
 
 def test_the_models_own_bound_of_fidelity_is_the_one_that_counts(gate: Gate) -> None:
     strict = replace(CASE, model=replace(CASE.model, min_sqnr_db={"int8": 31.0}))
-    outcome = gate(measured(process=20), case=strict)
+    outcome = gate(measured(process=20), min_sqnr_db=strict.min_sqnr_db)
     assert outcome.record.verdict is Status.FAIL
     assert "30.0 dB, below its bound of 31.0 dB" in outcome.record.reason
 
@@ -247,7 +246,7 @@ def test_pairs_that_share_the_gates_error_need_more_proof(
 
 def test_an_outcome_says_whether_its_time_was_decided(gate: Gate) -> None:
     undecided = gate(measured(disturbance="a busy neighbour"))
-    unknown = gate(measured(), case=make_case("other-net"))
+    unknown = gate(measured(model="other-net"))
     assert [outcome.time_decided for outcome in (gate(measured()), undecided, unknown)] == [True, False, None]
 
 

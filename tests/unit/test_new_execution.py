@@ -139,7 +139,7 @@ def seen(run: tuple[Measured, World]) -> World:
 class TestSelecting:
     @pytest.fixture(autouse=True)
     def mine(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        # The registry has no function that adds an entry, because users do not: this stands for a line in that module.
+        # This stands for a line in that module; what users register is tried in test_own_precisions.
         monkeypatch.setattr(executions, "_EXECUTIONS", (*executions._EXECUTIONS, MINE))
 
     def test_it_is_named_after_the_precision(self) -> None:

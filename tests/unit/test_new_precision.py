@@ -83,7 +83,7 @@ ROW8 = PrecisionSpec(
 @pytest.fixture
 def row8(monkeypatch: pytest.MonkeyPatch) -> PrecisionSpec:
     """The precision, added as a new one is added: by its entry."""
-    # The registry has no function that adds an entry, because users do not: this stands for a line in that module.
+    # This stands for a line in that module; what users register is tried in test_own_precisions.
     monkeypatch.setattr(precisions, "_PRECISIONS", (*precisions._PRECISIONS, ROW8))
     return ROW8
 

@@ -66,7 +66,7 @@ def test_fp32_falls_back_to_the_noise_of_the_other_precisions() -> None:
 @pytest.mark.parametrize(
     ("execution", "kinds"),
     [
-        ("eager", {LATENCY_FP32, MEDIAN.kind(is_reference=True)}),
+        ("eager", {LATENCY_FP32, MEDIAN.kind(make_setup("fp32"))}),
         ("compile", {LATENCY, MEDIAN.name, SPEEDUP}),
     ],
 )

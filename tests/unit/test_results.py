@@ -463,7 +463,8 @@ def test_results_of_version_1_are_read_and_were_eager() -> None:
         assert row.environment == Environment(**written["environments"][stored.pop("environment")])
         assert [estimates.latency_ms for estimates in row.estimates] == [stored["latency_ms"]]
         del stored["estimates"]
-        stored["setup"] |= {"execution": EAGER, "rest": "bf16" if stored["precision"] in {"int8", "int4"} else None}
+        rest = "bf16" if stored["precision"] in {"int8", "int4"} else None
+        stored["setup"] |= {"execution": EAGER, "rest": rest, "recipe": None}
         assert row.record.to_row() == stored | {
             "execution": EAGER,
             "right_answers": None,
@@ -476,12 +477,12 @@ def test_results_of_version_1_are_read_and_were_eager() -> None:
             "sm_clock_mhz": None,
             "power_mw": None,
             "workspace_bytes": None,
-                "prepare_s": None,
-                "prepare_cache": None,
-                "graphs": None,
-                "graph_breaks": None,
-                "recompiles": None,
-                "graph_pool_bytes": None,
+            "prepare_s": None,
+            "prepare_cache": None,
+            "graphs": None,
+            "graph_breaks": None,
+            "recompiles": None,
+            "graph_pool_bytes": None,
         }
     assert (results.options, results.complete) == (written["options"], True)
     assert read_samples(VERSION_1) == ()

@@ -148,9 +148,7 @@ def test_select_refuses(text, message):
 
 @pytest.mark.parametrize(("wrong", "near"), [("int48", "int4"), ("FP16", "fp16"), ("int", "int8"), ("f32", "fp32")])
 def test_an_unknown_precision_names_the_nearest(wrong, near):
-    with pytest.raises(
-        SelectionError, match=rf"no precision '{wrong}': did you mean .*{near}.*\? There are fp32, "
-    ):
+    with pytest.raises(SelectionError, match=rf"no precision '{wrong}': did you mean .*{near}.*\? There are fp32, "):
         find_scheme(wrong)
 
 

@@ -69,6 +69,31 @@ def test_a_gate_that_is_right(runs: list[tuple[str, ...]], capsys: pytest.Captur
     assert len(set(runs[6:10])) == 4
 
 
+def test_a_callable_takes_the_place_of_the_model(
+    runs: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands: list[str] = []
+    honest = selftest_command.run_child
+
+    def noted(child: Child, accepted: Collection[int]) -> Results:
+        commands.append(" ".join(child.command))
+        return honest(child, accepted)
+
+    monkeypatch.setattr(selftest_command, "run_child", noted)
+    assert main(["selftest", "--callable", *OPTIONS]) == 0
+    assert "a callable, 6 baseline processes" in printed(capsys)
+    assert set(runs) == {
+        (),
+        ("--provoke-slowdown=callable=0.05",),
+        ("--provoke-slowdown=callable=0.1",),
+        ("--provoke-allocation=callable=32",),
+    }
+    # Its test asks for what is provoked, be it nothing: the plugin is there in every run, once.
+    assert all(command.count("-p pytest_vq.plugin.provoke") == 1 for command in commands)
+    assert "vq_gate(provoked(" in Path("vq-selftest/test_selftest.py").read_text()
+    assert not any("--vq-models" in command for command in commands)
+
+
 def test_a_gate_that_misses_or_cries_wolf_is_said_to_be_wrong(
     runs: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
