@@ -195,7 +195,7 @@ class TestOptions:
         module = recorded.path / "test_kernels.py"
         marked = "@pytest.mark.vq(latency_tolerance=0.5, memory_tolerance=9)\n@pytest.mark.parametrize"
         module.write_text(module.read_text().replace("@pytest.mark.parametrize", marked))
-        (recorded.path / "burden_ms").write_text("10")
+        (recorded.path / "burden_ms").write_text("4")
         assert recorded.runpytest_inprocess("-k", "64").ret == 0
         assert rows()[0]["verdict"] == "PASS"
 

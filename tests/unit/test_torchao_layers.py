@@ -140,13 +140,14 @@ def test_what_torchao_leaves_silently_is_left_with_the_reason(name, monkeypatch)
 @pytest.mark.parametrize("reduced", [True, False])
 def test_a_cpu_whose_8_bit_sums_overflow_gets_7_bits(reduced, monkeypatch) -> None:
     monkeypatch.setattr(torchao_layers, "should_reduce_range", lambda _: reduced)
+    torch.manual_seed(0)
     linear = nn.Linear(192, 192)
     layer = torchao_layers.int8dyn_layer(linear, Copier(CPU, torch.bfloat16))
     assert (layer.weight.qdata.abs().max() > 64) == (not reduced)
     inputs = torch.randn(9, 192)
     with torch.inference_mode():
         sqnr_db = measure_fidelity(linear(inputs), layer(inputs.bfloat16())).sqnr_db
-    assert (30 if reduced else 36) < sqnr_db < (36 if reduced else 45)
+    assert (30 if reduced else 38) < sqnr_db < (38 if reduced else 45)
 
 
 @pytest.mark.parametrize("name", INT8)
