@@ -165,7 +165,7 @@ class TestGating:
         add(steady, ROW8.format(floor=20))
         row8 = ("--vq-precisions=row8",)
         assert steady.runpytest_inprocess(*row8, "--vq-save").ret == 0
-        assert steady.runpytest_inprocess(*row8, "-n1", "--vq-report").ret == 0
+        assert steady.runpytest_subprocess(*row8, "-n1", "--vq-report").ret == 0
         assert [(row["precision"], row["verdict"]) for row in rows()] == [("row8", "PASS")]
         assert "row8" in (steady.path / "vq-results" / "report" / "report.md").read_text(encoding="utf-8")
         (steady.path / "burden_ms").write_text("20")
