@@ -13,6 +13,7 @@ import torch
 from pytest_vq.device.clock import Clock, EventClock, HostClock
 from pytest_vq.device.cpu import computes_bf16
 from pytest_vq.device.environment import fingerprint
+from pytest_vq.device.lock import device_lock
 from pytest_vq.device.memory import AcceleratorMemory, HostMemory, MemoryMeter, release_accelerator
 from pytest_vq.device.telemetry import GpuTelemetry, HostTelemetry, Telemetry
 from pytest_vq.errors import (
@@ -40,6 +41,13 @@ _OUT_OF_MEMORY = (
 # What cuBLAS says where it cannot be set up: for want of memory or, with memory left, because something is broken.
 _NO_HANDLE = "CUBLAS_STATUS_NOT_INITIALIZED"
 _NEARLY_FULL_BYTES = 256 * 2**20  # free; a handle should take some tens of MiB (not measured)
+
+
+@dataclass(slots=True)
+class Held:
+    """A device that is, or was, held by this process alone."""
+
+    seconds: float | None = None  # once it was let go
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,21 @@ class Device:
         except RuntimeError:
             return True
         return False
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Held]:
+        """Hold the device, waiting for whoever holds it now.
+
+        Its memory is given back before another process can hold it: there it would count as a neighbour's.
+        """
+        held = Held()
+        with device_lock(self.environment.device_uuid):
+            started_s = self.clock.now_s()
+            try:
+                yield held
+            finally:
+                self.release()
+                held.seconds = self.clock.now_s() - started_s
 
     def synchronize(self) -> None:
         """Wait until the device is done. What a kernel that was launched earlier did wrong is raised here, by torch."""

@@ -33,7 +33,7 @@ from pytest_vq.measure.warming import is_users, warm_execution, warm_own, warm_p
 from pytest_vq.measure.workload import Workload, place, reference_request
 from pytest_vq.options import Options
 from pytest_vq.precision.convert import SameBytesGuard
-from pytest_vq.schema.figures import TimedFigures, Timing
+from pytest_vq.schema.figures import Effort, TimedFigures, Timing
 from pytest_vq.schema.outcome import Profile
 from pytest_vq.schema.record import PairSamples, Record
 from pytest_vq.schema.spec import CallableCase, Case, ModelSpec
@@ -78,8 +78,10 @@ class Bench:
         pair is unharmed by it. What a callable raises is raised as it is.
         """
         if isinstance(case, CallableCase):
-            return self._called(case, partial(self._measure_callable, case, profiled))
-        return self._with_device_locked(case, partial(self._measure, profiled=profiled))
+            measured, effort = self._called(case, partial(self._measure_callable, case, profiled))
+        else:
+            measured, effort = self._with_device_locked(case, partial(self._measure, profiled=profiled))
+        return replace(measured, record=replace(measured.record, effort=effort))
 
     def profile(self, case: Case | CallableCase) -> Profile:
         """What one warm request of ``case`` spends its time in, largest first, and who holds its memory at the peak.
@@ -87,8 +89,8 @@ class Bench:
         Where the device keeps the profiler, this process measures no more.
         """
         if isinstance(case, CallableCase):
-            return self._called(case, partial(profile_callable, case, self.device))
-        return self._with_device_locked(case, self._profile)
+            return self._called(case, partial(profile_callable, case, self.device))[0]
+        return self._with_device_locked(case, self._profile)[0]
 
     def time(self, call: Call) -> Timing:
         """Time any callable by the same clock, warm-up, stop rule and memory reset as the pairs."""
@@ -96,38 +98,34 @@ class Bench:
         with device_lock(device.environment.device_uuid), guarded(device, "gpu_timer"):
             return time_call(call, device, self._stop_rule())
 
-    def _with_device_locked(self, case: Case, work: Callable[[Case, Reference], Result]) -> Result:
+    def _with_device_locked(self, case: Case, work: Callable[[Case, Reference], Result]) -> tuple[Result, Effort]:
         """Do ``work`` with the device to itself; the FP32 source is built before others are made to wait.
 
         All that launches kernels or takes memory there is done with the lock held: warming the precision up, ``work``,
         and giving the memory back, which would count as a neighbour's. Without it, this process only waits for what
         it launched itself (see ``Device.is_lost``).
         """
-        device, what = self.device, case.id
+        device, what, is_built = self.device, case.id, self._is_built(case.model)
+        started_s = device.clock.now_s()
         with guarded(device, what):
             reference = self._reference_of(case.model)
-        with device_lock(device.environment.device_uuid):
-            try:
-                with guarded(device, what), torch.inference_mode():
-                    self._warm_up(case, reference)
-                    return work(case, reference)
-            finally:
-                device.release()
+        build_s = None if is_built else device.clock.now_s() - started_s
+        with device.held() as held, guarded(device, what), torch.inference_mode():
+            self._warm_up(case, reference)
+            result = work(case, reference)
+        return result, Effort(build_s, held.seconds)
 
     def _measure_callable(self, case: CallableCase, profiled: bool) -> Measured:
         partners = Partners(self._keep_sentinel(), None)
         return measure_callable(case, partners, self.device, self._options, profiled=profiled)
 
-    def _called(self, case: CallableCase, work: Callable[[], Result]) -> Result:
+    def _called(self, case: CallableCase, work: Callable[[], Result]) -> tuple[Result, Effort]:
         """Do ``work`` with the device to itself; the grad mode is left alone, for the code is the test's own."""
         device = self.device
-        with device_lock(device.environment.device_uuid):
-            try:
-                with noting_the_test(case), guarded(device, case.id):
-                    freeze_live_objects()
-                    return work()
-            finally:
-                device.release()
+        with device.held() as held, noting_the_test(case), guarded(device, case.id):
+            freeze_live_objects()
+            result = work()
+        return result, Effort(device_held_s=held.seconds)
 
     def _warm_up(self, case: Case, reference: Reference) -> None:
         scheme = case.scheme
@@ -143,11 +141,14 @@ class Bench:
         freeze_live_objects()
 
     def _reference_of(self, model: ModelSpec) -> Reference:
-        if self._reference is None or self._reference.model != model:
+        if self._reference is None or not self._is_built(model):
             self._reference = None  # before the next is built: two giants may not fit
             freeze_live_objects()
             self._reference = Reference.of(model, self._options.weights)
         return self._reference
+
+    def _is_built(self, model: ModelSpec) -> bool:
+        return self._reference is not None and self._reference.model == model
 
     def _stop_rule(self) -> StopRule:
         return StopRule.of(self._options.protocol, self._options.budget_s)

@@ -111,6 +111,14 @@ class Preparation:
 
 
 @dataclass(frozen=True, slots=True)
+class Effort:
+    """What measuring a row took: shards are balanced by it, and it tells where a run's time goes."""
+
+    build_s: float | None = None  # for the FP32 source; None where the pair before had built it
+    device_held_s: float | None = None  # while no other process could measure on the device
+
+
+@dataclass(frozen=True, slots=True)
 class Timing:
     """What ``gpu_timer`` and ``vq_gate`` return: the median time of a call, its 95 % interval, and its peak memory."""
 

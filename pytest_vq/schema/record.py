@@ -12,7 +12,7 @@ from itertools import chain
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from pytest_vq.schema.figures import Coverage, Fidelity, Identity, MemoryFigures, Preparation, TimedFigures
+from pytest_vq.schema.figures import Coverage, Effort, Fidelity, Identity, MemoryFigures, Preparation, TimedFigures
 from pytest_vq.schema.spec import CALLABLE, EAGER, FP32, CaseId, scheme_name
 from pytest_vq.schema.verdict import Status
 
@@ -109,6 +109,7 @@ class Record:
     fidelity: Fidelity
     setup: Setup
     preparation: Preparation = field(default_factory=Preparation)
+    effort: Effort = field(default_factory=Effort)
     disturbance: str | None = None  # why times taken here cannot be trusted: throttling, a busy neighbour
     telemetry: Mapping[str, Any] = field(default_factory=dict)  # clocks, throttle counters, load: before and after
     verdict: Status | None = None
@@ -140,6 +141,7 @@ class Record:
             "reason": self.reason,
             **asdict(self.preparation),
             "note": self.note,
+            **asdict(self.effort),
         }
         return {column: values[column] for column in COLUMNS}
 
@@ -162,6 +164,7 @@ class Record:
             fidelity=convert(row, Fidelity),
             setup=evidence.setup,
             preparation=convert(row, Preparation),
+            effort=convert(row, Effort),
             disturbance=evidence.disturbance,
             telemetry=evidence.telemetry,
             verdict=evidence.verdict,
@@ -216,6 +219,8 @@ _LATER = (
     "graph_breaks",
     "recompiles",
     "graph_pool_bytes",
+    "build_s",
+    "device_held_s",
 )
 _FIRST = (
     *_names(Identity),
@@ -237,6 +242,7 @@ _SECTION_OF = {"quantized_layers": ("coverage", "quantized"), "eligible_layers":
         ("memory", MemoryFigures),
         ("fidelity", Fidelity),
         ("preparation", Preparation),
+        ("effort", Effort),
     )
     for name in _names(kind)
 }

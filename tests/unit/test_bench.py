@@ -5,6 +5,7 @@ And what an execution brings into them: the cost of preparing, outside the budge
 
 from __future__ import annotations
 
+import contextlib
 import random
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from pytest_vq import register_model
 from pytest_vq.catalog.models import find_model, isolated
+from pytest_vq.device import device as device_module
 from pytest_vq.device.memory import CallMemory, HostMemory, MemoryReading
 from pytest_vq.execution import executions
 from pytest_vq.execution.prepared import GraphCounts, Prepared
@@ -198,3 +200,28 @@ def test_a_compiled_pair_on_a_cpu(bench: Bench) -> None:
     # Resident memory is the compiler's too, so there is none, and the row says why.
     assert (record.resting_memory_bytes, record.peak_memory_bytes, record.memory_reduction) == (None, None, None)
     assert record.note == "no memory: on a CPU what the compiler keeps cannot be told from what the model needs"
+
+
+def test_the_source_is_built_for_the_first_pair_of_its_model(bench: Bench) -> None:
+    first, second = (bench.measure(case(scheme)).record for scheme in ("fp32", "fp16"))
+    assert first.effort.build_s is not None
+    assert second.effort.build_s is None
+
+
+def test_the_device_is_held_from_when_others_let_it_go_until_its_memory_is_given_back(
+    bench: Bench, own: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_from_s = 0.0
+
+    @contextlib.contextmanager
+    def after_a_long_wait(device_uuid: str) -> Iterator[None]:
+        nonlocal held_from_s
+        own.clock.now_ms += 1e6
+        held_from_s = own.clock.now_s()
+        yield
+
+    monkeypatch.setattr(device_module, "device_lock", after_a_long_wait)
+    monkeypatch.setattr(type(bench.device), "release", lambda device: own.clock.workload(iter([5e3]))())
+    record = bench.measure(case("fp32")).record
+    assert record.effort.device_held_s == own.clock.now_s() - held_from_s
+    assert record.effort.device_held_s > 5

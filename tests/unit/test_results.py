@@ -483,6 +483,8 @@ def test_results_of_version_1_are_read_and_were_eager() -> None:
             "graph_breaks": None,
             "recompiles": None,
             "graph_pool_bytes": None,
+            "build_s": None,
+            "device_held_s": None,
         }
     assert (results.options, results.complete) == (written["options"], True)
     assert read_samples(VERSION_1) == ()
