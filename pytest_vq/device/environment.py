@@ -41,8 +41,9 @@ def fingerprint(device: torch.device) -> Environment:
 
 
 def slug(name: str) -> str:
-    """``NVIDIA H200`` -> ``nvidia-h200``: a directory's name."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"
+    """``NVIDIA H200`` -> ``nvidia-h200``: a directory's name, without the marks of trademarks."""
+    plain = re.sub(r"\((?:r|tm)\)", " ", name.lower())
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "unknown"
 
 
 def former_slug(environment: Environment) -> str | None:

@@ -93,7 +93,7 @@ class TestCpu:
     [
         ("NVIDIA H200", "nvidia-h200"),
         ("NVIDIA H200 MIG 1g.18gb", "nvidia-h200-mig-1g-18gb"),
-        ("Intel(R) Xeon(R) CPU @ 2.20GHz", "intel-r-xeon-r-cpu-2-20ghz"),
+        ("Intel(R) Xeon(R) CPU @ 2.20GHz", "intel-xeon-cpu-2-20ghz"),
         ("../..", "unknown"),
         ("", "unknown"),
     ],
