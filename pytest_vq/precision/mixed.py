@@ -13,6 +13,7 @@ from pytest_vq.errors import PrecisionError
 from pytest_vq.precision.building import build_layer, disable_fused_encoder
 from pytest_vq.precision.converted import Converted, short_name
 from pytest_vq.precision.layers import Copier, eligible_layers, tied_outside
+from pytest_vq.precision.rest import rest_dtype
 from pytest_vq.schema.figures import Coverage
 from pytest_vq.schema.spec import Mix, PrecisionSpec
 
@@ -51,7 +52,7 @@ def mix_layers(source: nn.Module, spec: PrecisionSpec, mix: Mix, copier: Copier,
     left: dict[str, str] = {}
     for name, layer in layers.items():
         own = mix.layers.get(name, mix.rest)
-        dtype = _dtype_of(own, copier)
+        dtype = rest_dtype(own, copier.device, copier.dtype)
         if own.layer is None:
             left[name] = f"it is {own.name}, as chosen"
             if dtype is copier.dtype:
@@ -84,15 +85,6 @@ def _build(layer: nn.Linear, own: PrecisionSpec, copier: Copier) -> nn.Module | 
     if own.layer is not None:
         return build_layer(layer, own, copier)
     return copier.model(layer)
-
-
-def _dtype_of(own: PrecisionSpec, copier: Copier) -> torch.dtype:
-    """The type that a layer of the precision ``own`` is fed: its own, what its kernels want, or the rest's."""
-    name = own.dtype
-    if name is None:
-        name = own.cpu_rest if copier.device.type == "cpu" else own.accelerator_rest
-    dtype: torch.dtype = copier.dtype if name is None else getattr(torch, name)
-    return dtype
 
 
 def _method(layers: Mapping[str, nn.Linear], mix: Mix, rest: torch.dtype) -> str:
