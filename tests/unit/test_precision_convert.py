@@ -16,8 +16,10 @@ from pytest_vq.precision.convert import SameBytesGuard, convert
 from pytest_vq.precision.converted import Converted
 from pytest_vq.precision.fidelity import measure_fidelity
 from pytest_vq.precision.precisions import find_precision
+from pytest_vq.precision.recipe_precision import precision_of
 from pytest_vq.precision.size import file_bytes, stored_tensors
 from pytest_vq.precision.tensors import plain_tensors
+from pytest_vq.schema.recipe import Recipe
 
 CPU = torch.device("cpu")
 QUANTIZING = ["int8", "int8dyn", "int8wo", "int4"]  # of those that a CPU runs
@@ -311,22 +313,28 @@ def test_a_precision_that_quantizes_nothing_leaves_no_rest(name):
 
 def test_the_same_bytes_under_two_names_are_an_error():
     guard = SameBytesGuard()
-    guard.check("model", "int8", "abc")
-    guard.check("model", "int8", "abc")
-    guard.check("another", "int4", "abc")
-    guard.check("model", "int8wo", "def")
+    guard.check("model", find_precision("int8"), "abc")
+    guard.check("model", find_precision("int8"), "abc")
+    guard.check("another", find_precision("int4"), "abc")
+    guard.check("model", find_precision("int8wo"), "def")
     with pytest.raises(PrecisionError, match="model: int4 stores the same bytes as int8"):
-        guard.check("model", "int4", "abc")
+        guard.check("model", find_precision("int4"), "abc")
 
 
 def test_the_same_bytes_are_no_error_where_nothing_is_quantized():
     guard = SameBytesGuard()
     fingerprint = converted_vit("fp32").fingerprint
-    guard.check("model", "fp32", fingerprint)
-    guard.check("model", "tf32", fingerprint)
-    guard.check("model", "int8", fingerprint)
+    guard.check("model", find_precision("fp32"), fingerprint)
+    guard.check("model", find_precision("tf32"), fingerprint)
+    guard.check("model", find_precision("int8"), fingerprint)
     with pytest.raises(PrecisionError, match="model: int8wo stores the same bytes as int8"):
-        guard.check("model", "int8wo", fingerprint)
+        guard.check("model", find_precision("int8wo"), fingerprint)
+
+
+def test_a_recipe_may_say_what_another_precision_does():
+    guard = SameBytesGuard()
+    guard.check("model", find_precision("int8"), "abc")
+    guard.check("model", precision_of(Recipe("model", "fp32", {"a": "int8"}), "recipe-mine"), "abc")
 
 
 @pytest.mark.parametrize("name", NAMES)
