@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from pytest_vq.catalog.inputs import ModelInputs, bind_inputs, checked_inputs, move_inputs
 from pytest_vq.catalog.output import output_tensor
-from pytest_vq.device.device import Device, compute_capability, guarded, is_device_trouble, open_device
+from pytest_vq.device.device import Device, guarded, is_device_trouble, open_device
+from pytest_vq.device.target import find_target
 from pytest_vq.errors import ExecutionError, OutputError, PrecisionError, VqError, first_line
 from pytest_vq.execution.executions import load_prepare
 from pytest_vq.execution.prepared import Context, Prepared
@@ -29,7 +30,7 @@ from pytest_vq.precision.mixed import check_names
 from pytest_vq.precision.opaque import convert_opaque
 from pytest_vq.precision.verify import check_source
 from pytest_vq.schema.figures import present
-from pytest_vq.schema.spec import FP32, Scheme, Target
+from pytest_vq.schema.spec import FP32, Scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +164,7 @@ class _Loader:
 
     def _candidate(self, scheme: Scheme) -> _Candidate:
         """The model at ``scheme``, converted and verified. Raises PrecisionError where it cannot be had."""
-        is_gpu = self.device.is_accelerator
-        refused = refusal(scheme, Target(is_gpu, compute_capability() if is_gpu else None))
+        refused = refusal(scheme, find_target(gpu=self.device.is_accelerator))
         if refused:
             raise PrecisionError(f"{scheme.name} cannot run here: {refused}")
         precision, device = scheme.precision, self.device.torch_device

@@ -143,11 +143,6 @@ def require_accelerator() -> None:
         )
 
 
-def compute_capability() -> tuple[int, int]:
-    """The accelerator's, major and minor."""
-    return torch.cuda.get_device_capability()
-
-
 def open_device(gpu: bool, threads: int) -> Device:
     """The device to measure on; the CPU runs ``threads`` intra-op threads."""
     if not gpu:

@@ -11,7 +11,8 @@ import torch._inductor.config
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
-from pytest_vq.device.device import compute_capability, open_device
+from pytest_vq.device.device import open_device
+from pytest_vq.device.target import find_target
 from pytest_vq.measure.warming import warm_precision
 from pytest_vq.precision.bits import quantized_layers
 from pytest_vq.precision.convert import convert
@@ -22,7 +23,6 @@ from pytest_vq.precision.precisions import all_precisions, find_precision
 from pytest_vq.precision.size import stored_tensors
 from pytest_vq.precision.trial import fault_of_shape
 from pytest_vq.precision.verify import verify
-from pytest_vq.schema.spec import Target
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")
@@ -40,7 +40,7 @@ def no_tf32():
 def refusal_here(name: str) -> str:
     """Why this GPU cannot run the precision called ``name``; empty where it can."""
     refusal = find_precision(name).refusal
-    target = Target(is_accelerator=True, compute_capability=compute_capability())
+    target = find_target(gpu=True)
     return resolve_name(refusal)(target) if refusal else ""
 
 
