@@ -195,10 +195,7 @@ class Bench:
         record = Record(
             identity=identity_of(workload, reference, device, self._options),
             timing=timing,
-            memory=replace(
-                memory_of(workload, memory, fp32_peak_bytes, device, before),
-                graph_pool_bytes=workload.prepared.pool_bytes or None,
-            ),
+            memory=memory_of(workload, memory, fp32_peak_bytes, device, before),
             coverage=workload.converted.coverage,
             fidelity=judged.fidelity,
             setup=setup_of(case, device, self._options),

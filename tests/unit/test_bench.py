@@ -85,11 +85,14 @@ def test_a_device_that_was_released_holds_no_sentinel_either(bench: Bench, happe
     assert happened == ["sentinel", "mark"] * 2
 
 
-def test_the_row_tells_the_workspace_beside_the_figures_that_it_is_no_part_of() -> None:
-    workload: Any = SimpleNamespace(converted=SimpleNamespace(model_size_bytes=20))
+def test_the_row_tells_workspace_and_pool_beside_the_figures_that_they_are_no_part_of() -> None:
+    workload: Any = SimpleNamespace(
+        converted=SimpleNamespace(model_size_bytes=20), prepared=SimpleNamespace(pool_bytes=5)
+    )
     device: Any = SimpleNamespace(memory=SimpleNamespace(resolution_bytes=1))
     found = memory_of(workload, MemoryReading(25, 35, 128, workspace_bytes=32), 70, device, {})
     assert (found.resting_memory_bytes, found.peak_memory_bytes, found.workspace_bytes) == (25, 35, 32)
+    assert found.graph_pool_bytes == 5
     assert found.memory_reduction == 0.5
 
 
