@@ -8,8 +8,8 @@ from pkgutil import resolve_name
 import pytest
 import torch
 import torch._inductor.config
+from small_models import small_vit
 from torch import nn
-from transformers import ViTConfig, ViTForImageClassification
 
 from pytest_vq.device.device import open_device
 from pytest_vq.device.target import find_target
@@ -52,17 +52,7 @@ def _runs_here(request: pytest.FixtureRequest) -> None:
 
 
 def vit() -> nn.Module:
-    torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=768,
-        num_hidden_layers=2,
-        num_attention_heads=12,
-        intermediate_size=3072,
-        image_size=64,
-        patch_size=16,
-        num_labels=10,
-    )
-    return ViTForImageClassification(config).eval()
+    return small_vit(hidden=768, layers=2, heads=12, image=64)
 
 
 def at(source: nn.Module, name: str, heads: tuple[str, ...] = ()) -> Converted:

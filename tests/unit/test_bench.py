@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +16,11 @@ from typing import Any
 import pytest
 import torch
 from fake_clock import FakeClock
+from own_bench import own_bench
 from torch import Tensor, nn
 
 from pytest_vq import register_model
-from pytest_vq.catalog.models import find_model, isolated
+from pytest_vq.catalog.models import find_model
 from pytest_vq.device import device as device_module
 from pytest_vq.device.memory import CallMemory, HostMemory, MemoryReading
 from pytest_vq.execution import executions
@@ -55,17 +55,10 @@ def happened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # its own lock: it waits for no other benchmark
-    threads = torch.get_num_threads()
-    made = Bench(Options(budget=0.01))
-    with isolated():
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with own_bench(tmp_path, Options(budget=0.01)) as made:
         register_model("tiny", input_shape=(3, 8, 8))(lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 10)))
-        try:
-            yield made
-        finally:
-            made.release()
-            torch.set_num_threads(threads)
+        yield made
 
 
 def case(scheme: str) -> Case:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from factories import make_record, make_samples
 from torch import nn
 
 from pytest_vq import register_model
@@ -22,7 +23,6 @@ from pytest_vq.measure.measured import Measured
 from pytest_vq.measure.reference import Reference
 from pytest_vq.options import Options
 from pytest_vq.schema.spec import Case, PrecisionSpec
-from tests.factories import make_record, make_samples
 
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 80.00 GiB.")
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from small_models import small_mobilevit, small_vit
 from torch import nn
-from transformers import MobileViTConfig, MobileViTForImageClassification, ViTConfig, ViTForImageClassification
 
 from pytest_vq.errors import PrecisionError
 from pytest_vq.precision.bits import quantized_layers
@@ -27,17 +27,7 @@ NAMES = ["fp32", "tf32", "fp16", "bf16", *QUANTIZING]
 
 
 def vit() -> nn.Module:
-    torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=128,
-        image_size=32,
-        patch_size=16,
-        num_labels=10,
-    )
-    return ViTForImageClassification(config).eval()
+    return small_vit(hidden=64, layers=2, heads=2, image=32)
 
 
 def to(source: nn.Module, name: str, heads: Sequence[str] = (), rest: torch.dtype = torch.bfloat16) -> Converted:
@@ -114,8 +104,7 @@ def test_converting_leaves_the_random_generator_alone(name):
 
 def test_mobilevit_int4_leaves_what_the_cpu_kernels_get_wrong_and_says_why():
     torch.manual_seed(0)
-    config = MobileViTConfig(hidden_sizes=[64, 80, 96], neck_hidden_sizes=[16, 16, 24, 32, 32, 32, 64], image_size=64)
-    coverage = to(MobileViTForImageClassification(config), "int4", ["classifier"]).coverage
+    coverage = to(small_mobilevit(), "int4", ["classifier"]).coverage
     assert 0 < coverage.quantized < coverage.eligible == coverage.quantized + len(coverage.left)
     reasons = {why.partition(" ")[0] for why in coverage.left.values()}
     assert reasons == {"out_features", "in_features"}
