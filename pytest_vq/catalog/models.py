@@ -172,7 +172,7 @@ def _no_match(item: str, valid: list[str]) -> str:
     starting = [name for name in valid if plain and name.startswith(plain)]
     close = difflib.get_close_matches(plain, valid, n=3, cutoff=0.3)
     near = list(dict.fromkeys([*starting, *close]))[:3] or valid[:3]
-    return f"no model matches {item!r}; the nearest are {', '.join(near)} (pytest-vq models lists them all)"
+    return f"no model matches {item!r}; the nearest are {', '.join(near)} (pytest-vq models lists the catalog)"
 
 
 def _check_name(name: str) -> None:

@@ -23,7 +23,7 @@ from pytest_vq.catalog.inputs import (
 )
 from pytest_vq.catalog.output import taken_output
 from pytest_vq.device.device import Device, is_device_trouble
-from pytest_vq.errors import ExecutionError, VqError, first_line
+from pytest_vq.errors import ExecutionError, OutputError, VqError, first_line
 from pytest_vq.execution.executions import load_prepare
 from pytest_vq.execution.prepared import Alteration, Context, Prepared, Request, unaltered
 from pytest_vq.measure.reference import Reference, forward
@@ -86,8 +86,19 @@ def taking(case: Case) -> Callable[[object], Tensor]:
     of_model = partial(taken_output, case.model)
     if case.precision.program is None:
         return of_model
-    # A program may return what the model does or, as those of other libraries do, that tensor.
-    return lambda answer: answer if isinstance(answer, Tensor) else of_model(answer)
+
+    def of_program(answer: object) -> Tensor:
+        # A program may return what the model does or, as those of other libraries do, that tensor.
+        if isinstance(answer, Tensor):
+            return answer
+        try:
+            return of_model(answer)
+        except OutputError as error:
+            kind = type(answer).__name__
+            what = f"its program returned a {kind}; Opaque.call must return a torch.Tensor, or what the model does"
+            raise OutputError(what) from error
+
+    return of_program
 
 
 def place(case: Case, reference: Reference, device: Device, alter: Alteration = unaltered) -> Workload:

@@ -102,8 +102,8 @@ def _check_coverage(converted: Converted, spec: PrecisionSpec) -> None:
     coverage = converted.coverage
     if not coverage.eligible:
         raise PrecisionError(
-            f"{spec.name}: no linear layer to quantize outside the head, so this would be half precision under another "
-            "name. Leave this precision out for this model"
+            f"{spec.name}: no linear layer to quantize outside the head{_kinds_of_linear(converted.module)}, so this "
+            "would be half precision under another name. Leave this precision out for this model"
         )
     if not coverage.quantized:
         name, why = next(iter(coverage.left.items()), ("a layer", "no reason given"))
@@ -155,6 +155,15 @@ def _quantized_fault(layer: nn.Module, spec: PrecisionSpec, *, is_own: bool) -> 
         return own_layer_fault(layer, spec.max_bits)
     check: LayerCheck | None = resolve_name(spec.check) if spec.check else None
     return (check(layer) if check else "") or bits_fault(layer, spec.max_bits)
+
+
+def _kinds_of_linear(module: nn.Module) -> str:
+    """A hint at layers that look like ones to quantize, and are none; empty where there are no such."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Linear) and type(layer) is not nn.Linear:
+            kind = type(layer).__name__
+            return f" (exactly torch.nn.Linear is meant: {name} is a {kind}, which has its own way with its weight)"
+    return ""
 
 
 def _check_rest(converted: Converted, spec: PrecisionSpec, layers: Iterable[nn.Module]) -> None:

@@ -330,7 +330,8 @@ class TestOpaque:
 
     def test_what_it_answers_is_checked(self, bench: Bench) -> None:
         register_precision("array", opaque=True, min_sqnr_db=20)(program)
-        with pytest.raises(OutputError, match="net-array-b2: the model returned a ndarray"):
+        words = r"net-array-b2: its program returned a ndarray; Opaque\.call must return a torch\.Tensor, or what"
+        with pytest.raises(OutputError, match=words):
             bench.measure(net("array"))
 
     def test_a_tensor_is_taken_where_the_model_returns_something_else(self, bench: Bench) -> None:

@@ -213,6 +213,12 @@ def test_a_model_without_a_layer_to_quantize_is_an_error(name):
     assert to(small(nn.Conv2d(3, 8, 3)), "fp16").coverage.eligible == 0
 
 
+def test_a_layer_that_is_only_a_kind_of_linear_one_is_named_where_there_is_no_other():
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(64, 64))
+    with pytest.raises(PrecisionError, match=r"exactly torch\.nn\.Linear is meant: 1 is a ParametrizedLinear, which"):
+        to(small(nn.ReLU(), normed), "int8")
+
+
 def test_a_model_none_of_whose_layers_can_be_quantized_is_an_error():
     with pytest.raises(PrecisionError, match=r"none of 1 linear layers was quantized \(0: in_features 60"):
         to(small(nn.Linear(60, 64)), "int4")
