@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from pytest_vq.errors import RegistrationError, first_line
@@ -49,6 +50,17 @@ def check_same_function(what: str, name: str, taken: Callable[..., Any] | None, 
     if taken is not None and origin(taken) != origin(function):
         both = f"{' '.join(origin(taken))} and {' '.join(origin(function))}"
         raise RegistrationError(f"two {what}s are registered as {name!r}: {both}")
+
+
+@contextlib.contextmanager
+def restored(registered: dict[str, Any]) -> Iterator[None]:
+    """Put ``registered`` back on leaving, whatever was registered meanwhile."""
+    before = dict(registered)
+    try:
+        yield
+    finally:
+        registered.clear()
+        registered.update(before)
 
 
 def qualname(function: object) -> str:

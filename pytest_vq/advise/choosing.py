@@ -108,8 +108,7 @@ class _Chooser:
     def _uniform_plans(self) -> list[tuple[str, Plan]]:
         plans = []
         for name in (FP32, *self.probed.precisions):
-            spec = find_precision(name)
-            rest = name if spec.layer is None else short_name(self.shop.device.rest_for(spec))
+            rest = short_name(self.shop.device.rest_for(find_precision(name)))
             if rest in self.probed.rest_noise and any(own == name for _, own in self.probed.noise):
                 plans.append((name, uniform_plan(name, rest, self.probed)))
         return plans

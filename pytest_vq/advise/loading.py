@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pkgutil import resolve_name
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pytest_vq.catalog.inputs import ModelInputs, bind_inputs, checked_inputs, move_inputs
+from pytest_vq.catalog.inputs import ModelInputs, bind_inputs, checked_inputs, move_inputs, move_tensor
 from pytest_vq.catalog.output import output_tensor
-from pytest_vq.device.device import Device, compute_capability, guarded, is_device_trouble, open_device
-from pytest_vq.errors import ExecutionError, OutputError, PrecisionError, VqError, first_line
+from pytest_vq.device.device import Device, guarded, open_device
+from pytest_vq.device.target import find_target
+from pytest_vq.errors import ExecutionError, OutputError, PrecisionError
 from pytest_vq.execution.executions import load_prepare
 from pytest_vq.execution.prepared import Context, Prepared
 from pytest_vq.execution.schemes import find_scheme, reference_scheme, refusal
 from pytest_vq.measure.reference import forward
+from pytest_vq.measure.workload import convert_on, naming_failures, switches_of
 from pytest_vq.precision.convert import convert
 from pytest_vq.precision.converted import Converted
 from pytest_vq.precision.fidelity import check_output, measure_fidelity
 from pytest_vq.precision.layers import eligible_layers
 from pytest_vq.precision.mixed import check_names
-from pytest_vq.precision.opaque import convert_opaque
 from pytest_vq.precision.verify import check_source
 from pytest_vq.schema.figures import present
-from pytest_vq.schema.spec import FP32, Scheme, Target
+from pytest_vq.schema.spec import FP32, Scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +62,7 @@ class LoadedModel(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's own answer, in the type that it has."""
-        cast = partial(_cast, device=self._device, dtype=self._fed)
+        cast = partial(_move, device=self._device, dtype=self._fed)
         with torch.no_grad(), self._switches(), self._prepared.context():
             return self._prepared.call(*map(cast, args), **{name: cast(value) for name, value in kwargs.items()})
 
@@ -163,18 +161,12 @@ class _Loader:
 
     def _candidate(self, scheme: Scheme) -> _Candidate:
         """The model at ``scheme``, converted and verified. Raises PrecisionError where it cannot be had."""
-        is_gpu = self.device.is_accelerator
-        refused = refusal(scheme, Target(is_gpu, compute_capability() if is_gpu else None))
+        refused = refusal(scheme, find_target(gpu=self.device.is_accelerator))
         if refused:
             raise PrecisionError(f"{scheme.name} cannot run here: {refused}")
-        precision, device = scheme.precision, self.device.torch_device
-        if precision.program is not None:
-            converted = convert_opaque(self.source, precision, device, self.inputs)
-        else:
-            rest = self.device.rest_for(precision)
-            converted = convert(self.source, precision, device=device, rest=rest, heads=self.heads)
-        switches: Context = nullcontext if precision.switches is None else resolve_name(precision.switches)
-        with _naming_failures(scheme), switches():
+        device, switches = self.device.torch_device, switches_of(scheme.precision)
+        converted = convert_on(self.device, self.source, scheme.precision, self.heads, self.inputs)
+        with naming_failures(scheme.name), switches():
             prepared = load_prepare(scheme.execution)(converted, move_inputs(self.inputs, device, converted.dtype))
         return _Candidate(LoadedModel(converted, prepared, switches, device), converted)
 
@@ -195,20 +187,6 @@ class _Loader:
         return answer if isinstance(answer, Tensor) else self.output(answer)
 
 
-@contextlib.contextmanager
-def _naming_failures(scheme: Scheme) -> Iterator[None]:
-    """Turn what goes wrong while a model is made ready to run into an ``ExecutionError``, unless it is the device's."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, VqError) or is_device_trouble(error):
-            raise
-        what = f"{scheme.name} could not be prepared: {type(error).__name__}: {first_line(error)}"
-        raise ExecutionError(what) from error
-
-
-def _cast(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """``value`` on ``device``, in ``dtype`` where it is a floating-point tensor; anything but a tensor as it is."""
-    if not isinstance(value, Tensor):
-        return value
-    return value.to(device, dtype) if value.is_floating_point() else value.to(device)
+def _move(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """``value`` as the model is fed it; anything but a tensor as it is."""
+    return move_tensor(value, device, dtype) if isinstance(value, Tensor) else value

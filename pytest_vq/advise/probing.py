@@ -94,8 +94,7 @@ def _noise(shop: Workshop, mix: Mix, refused: list[str]) -> float | None:
 
 def _rests(shop: Workshop, precisions: Sequence[str]) -> tuple[str, ...]:
     """The types that the rest may have: FP32, those to choose from, and what quantizing ones have on this device."""
-    specs = [find_precision(name) for name in precisions]
-    names = [s.name if s.layer is None else short_name(shop.device.rest_for(s)) for s in specs]
+    names = [short_name(shop.device.rest_for(find_precision(name))) for name in precisions]
     return tuple(dict.fromkeys([FP32, *names]))
 
 

@@ -25,9 +25,8 @@ from pytest_vq.measure.reference import Reference
 from pytest_vq.measure.sampler import StopRule, sample
 from pytest_vq.measure.timing import MedianInterval, paired_speedup
 from pytest_vq.measure.warming import warm_precision
-from pytest_vq.measure.workload import Workload, place, reference_request
+from pytest_vq.measure.workload import Workload, convert_on, place, reference_request
 from pytest_vq.options import Options
-from pytest_vq.precision.convert import convert
 from pytest_vq.precision.fidelity import check_output, find_right, measure_fidelity
 from pytest_vq.schema.figures import present
 from pytest_vq.schema.recipe import Wish
@@ -127,8 +126,8 @@ class Workshop:
     def size_bytes(self, mix: Mix) -> int:
         """The bytes that the model is stored in at ``mix``."""
         spec = PrecisionSpec(MIX, min_sqnr_db=None, mix=mix)
-        source, device, rest = self.reference.source, self.device.torch_device, self.device.rest_for(spec)
-        return convert(source, spec, device=device, rest=rest, heads=self.model.heads).model_size_bytes
+        example = self.reference.example(self.wish.batch)
+        return convert_on(self.device, self.reference.source, spec, self.model.heads, example).model_size_bytes
 
     def answered(self, workload: Workload, inputs: Inputs) -> Answered:
         """How ``workload`` answers ``inputs``. Raises OutputError where nothing can be compared."""

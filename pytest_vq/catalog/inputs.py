@@ -49,13 +49,14 @@ def batch_of(inputs: ModelInputs) -> int:
     return len(next(tensor for _, tensor in named_tensors(inputs)))
 
 
+def move_tensor(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """``tensor`` on ``device`` and, if it is floating, of ``dtype``; integers and booleans stay what they are."""
+    return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
+
+
 def move_inputs(inputs: ModelInputs, device: torch.device, dtype: torch.dtype) -> ModelInputs:
-    """``inputs`` on ``device``, what is floating of ``dtype``; integers and booleans stay what they are."""
-
-    def move(tensor: Tensor) -> Tensor:
-        return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
-
-    return change_tensors(inputs, move)
+    """``inputs`` on ``device``, what is floating of ``dtype``."""
+    return change_tensors(inputs, partial(move_tensor, device=device, dtype=dtype))
 
 
 def split_inputs(inputs: ModelInputs, batch: int) -> list[ModelInputs]:

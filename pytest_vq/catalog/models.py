@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import functools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_vq.catalog.own_functions import check_floors, check_functions
 from pytest_vq.errors import RegistrationError, SelectionError
-from pytest_vq.registering import check_name_is_free, check_same_function, check_takes, qualname
+from pytest_vq.registering import check_name_is_free, check_same_function, check_takes, qualname, restored
 from pytest_vq.schema.spec import MakeInputs, MakeLabelled, ModelSpec, TakeOutput
 
 if TYPE_CHECKING:
@@ -118,15 +118,9 @@ def register_model(  # noqa: PLR0913  # each is a keyword of its own to whoever 
     return register
 
 
-@contextlib.contextmanager
-def isolated() -> Iterator[None]:
+def isolated() -> AbstractContextManager[None]:
     """Restore the user's registered models on leaving: for tests that register some."""
-    before = dict(_local)
-    try:
-        yield
-    finally:
-        _local.clear()
-        _local.update(before)
+    return restored(_local)
 
 
 def select_models(text: str, *, accelerator: bool) -> list[ModelSpec]:
@@ -178,7 +172,7 @@ def _no_match(item: str, valid: list[str]) -> str:
     starting = [name for name in valid if plain and name.startswith(plain)]
     close = difflib.get_close_matches(plain, valid, n=3, cutoff=0.3)
     near = list(dict.fromkeys([*starting, *close]))[:3] or valid[:3]
-    return f"no model matches {item!r}; the nearest are {', '.join(near)} (pytest-vq models lists them all)"
+    return f"no model matches {item!r}; the nearest are {', '.join(near)} (pytest-vq models lists the catalog)"
 
 
 def _check_name(name: str) -> None:

@@ -25,6 +25,7 @@ from pytest_vq.errors import (
     first_line,
 )
 from pytest_vq.precision.fp32 import true_fp32
+from pytest_vq.precision.rest import rest_dtype
 from pytest_vq.schema.record import Environment
 from pytest_vq.schema.spec import PrecisionSpec
 
@@ -68,15 +69,8 @@ class Device:
         return self.torch_device.type != "cpu"
 
     def rest_for(self, precision: PrecisionSpec) -> torch.dtype:
-        """The type of what ``precision`` leaves unquantized here: a recipe's, its kernels', or the device's."""
-        if precision.mix is not None:
-            named: torch.dtype = getattr(torch, str(precision.mix.rest.dtype))
-            return named
-        wanted = precision.accelerator_rest if self.is_accelerator else precision.cpu_rest
-        if wanted is not None:
-            dtype: torch.dtype = getattr(torch, wanted)
-            return dtype
-        return self.rest_dtype
+        """The type of what ``precision`` leaves unquantized here: its own, or the device's."""
+        return rest_dtype(precision, self.torch_device, self.rest_dtype)
 
     @property
     def is_lost(self) -> bool:
@@ -147,11 +141,6 @@ def require_accelerator() -> None:
             "`nvidia-smi` lists a GPU, that the driver is new enough for that CUDA, and CUDA_VISIBLE_DEVICES; "
             "or leave --gpu out to measure on the CPU."
         )
-
-
-def compute_capability() -> tuple[int, int]:
-    """The accelerator's, major and minor."""
-    return torch.cuda.get_device_capability()
 
 
 def open_device(gpu: bool, threads: int) -> Device:

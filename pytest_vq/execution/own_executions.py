@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from pytest_vq.errors import RegistrationError
 from pytest_vq.execution.executions import all_executions, local_executions
 from pytest_vq.precision.own_precisions import check_scheme_part
-from pytest_vq.registering import check_same_function, check_takes
+from pytest_vq.registering import check_same_function, check_takes, restored
 from pytest_vq.schema.spec import ExecutionSpec
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -43,12 +43,6 @@ def register_execution(name: str) -> Callable[[Function], Function]:
     return register
 
 
-@contextlib.contextmanager
-def isolated() -> Iterator[None]:
+def isolated() -> AbstractContextManager[None]:
     """Restore the user's executions on leaving: for tests that register some."""
-    before = dict(local_executions)
-    try:
-        yield
-    finally:
-        local_executions.clear()
-        local_executions.update(before)
+    return restored(local_executions)

@@ -176,8 +176,7 @@ class Bench:
         fp32_peak_bytes = None if case.scheme.is_reference else self._reference_peak_bytes(case, reference)
         self.device.memory.mark()
         with self._placed(case, reference) as workload:
-            if case.precision.mix is None:  # a recipe may well say what another precision does
-                self._same_bytes.check(case.model.name, case.precision.name, workload.converted.fingerprint)
+            self._same_bytes.check(case.model.name, case.precision, workload.converted.fingerprint)
             return self._measure_placed(workload, reference, fp32_peak_bytes, profiled)
 
     def _measure_placed(
@@ -196,10 +195,7 @@ class Bench:
         record = Record(
             identity=identity_of(workload, reference, device, self._options),
             timing=timing,
-            memory=replace(
-                memory_of(workload, memory, fp32_peak_bytes, device, before),
-                graph_pool_bytes=workload.prepared.pool_bytes or None,
-            ),
+            memory=memory_of(workload, memory, fp32_peak_bytes, device, before),
             coverage=workload.converted.coverage,
             fidelity=judged.fidelity,
             setup=setup_of(case, device, self._options),

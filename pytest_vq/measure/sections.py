@@ -60,6 +60,7 @@ def memory_of(
         memory_held(reading, state),
         model_size_bytes=workload.converted.model_size_bytes,
         memory_reduction=reading.saved_of(fp32_peak_bytes, device.memory.resolution_bytes),
+        graph_pool_bytes=workload.prepared.pool_bytes or None,
     )
 
 

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from pytest_vq.device.device import Device
 from pytest_vq.execution.executions import load_prepare
 from pytest_vq.measure.reference import Reference
-from pytest_vq.measure.workload import place, switches_of
-from pytest_vq.precision.convert import convert
+from pytest_vq.measure.workload import convert_on, place, switches_of
 from pytest_vq.precision.converted import Converted
 from pytest_vq.precision.precisions import find_precision
 from pytest_vq.schema.spec import EAGER, FP32, Case, PrecisionSpec, Scheme
@@ -69,7 +68,7 @@ def _small_net(precision: PrecisionSpec, device: Device) -> tuple[Converted, Ten
     small = nn.Sequential(nn.Conv2d(3, 64, 2, 2), nn.Flatten(2), nn.Linear(1024, 64), nn.LayerNorm(64)).eval()
     images = torch.randn(1, 3, 64, 64)
     device.synchronize()
-    converted = convert(small, precision, device=device.torch_device, rest=device.rest_for(precision), heads=())
+    converted = convert_on(device, small, precision, (), images)
     images = images.to(device.torch_device, converted.dtype)
     device.synchronize()
     return converted, images

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pkgutil import resolve_name
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pytest_vq.catalog.inputs import (
     ModelInputs,
@@ -23,7 +23,7 @@ from pytest_vq.catalog.inputs import (
 )
 from pytest_vq.catalog.output import taken_output
 from pytest_vq.device.device import Device, is_device_trouble
-from pytest_vq.errors import ExecutionError, VqError, first_line
+from pytest_vq.errors import ExecutionError, OutputError, VqError, first_line
 from pytest_vq.execution.executions import load_prepare
 from pytest_vq.execution.prepared import Alteration, Context, Prepared, Request, unaltered
 from pytest_vq.measure.reference import Reference, forward
@@ -86,8 +86,19 @@ def taking(case: Case) -> Callable[[object], Tensor]:
     of_model = partial(taken_output, case.model)
     if case.precision.program is None:
         return of_model
-    # A program may return what the model does or, as those of other libraries do, that tensor.
-    return lambda answer: answer if isinstance(answer, Tensor) else of_model(answer)
+
+    def of_program(answer: object) -> Tensor:
+        # A program may return what the model does or, as those of other libraries do, that tensor.
+        if isinstance(answer, Tensor):
+            return answer
+        try:
+            return of_model(answer)
+        except OutputError as error:
+            kind = type(answer).__name__
+            what = f"its program returned a {kind}; Opaque.call must return a torch.Tensor, or what the model does"
+            raise OutputError(what) from error
+
+    return of_program
 
 
 def place(case: Case, reference: Reference, device: Device, alter: Alteration = unaltered) -> Workload:
@@ -102,17 +113,25 @@ def place(case: Case, reference: Reference, device: Device, alter: Alteration = 
     device.synchronize()
     if device.is_accelerator:
         reference.pin()
-    rest = device.rest_for(scheme.precision)
-    target, example = device.torch_device, reference.example(case.batch)
-    if scheme.precision.program is not None:
-        converted = convert_opaque(reference.source, scheme.precision, target, example)
-    else:
-        converted = convert(reference.source, scheme.precision, device=target, rest=rest, heads=model.heads)
-    inputs = move_inputs(example, target, converted.dtype)
+    example = reference.example(case.batch)
+    converted = convert_on(device, reference.source, scheme.precision, model.heads, example)
+    inputs = move_inputs(example, device.torch_device, converted.dtype)
     prepared, prepare_s = _prepare(case, converted, inputs, device)
     workload = Workload(case, converted, alter(scheme, prepared), inputs, prepare_s)
     device.synchronize()
     return workload
+
+
+def convert_on(
+    device: Device, source: nn.Module, precision: PrecisionSpec, heads: Sequence[str], example: ModelInputs
+) -> Converted:
+    """``source`` at ``precision`` on ``device``, verified; or the user's program of it, made for inputs as ``example``.
+
+    Raises PrecisionError as ``convert`` and ``convert_opaque`` do.
+    """
+    if precision.program is not None:
+        return convert_opaque(source, precision, device.torch_device, example)
+    return convert(source, precision, device=device.torch_device, rest=device.rest_for(precision), heads=heads)
 
 
 def _prepare(case: Case, converted: Converted, inputs: ModelInputs, device: Device) -> tuple[Prepared, float | None]:
@@ -128,7 +147,7 @@ def _prepare(case: Case, converted: Converted, inputs: ModelInputs, device: Devi
         return (prepared if case.precision.program is None else replace(prepared, batch=case.batch)), None
     device.synchronize()
     started_s = device.clock.now_s()
-    with _naming_failures(case), switches():
+    with _naming(case), naming_failures(case.scheme.execution.name), switches():
         prepared = _switched(case, switches, prepare(converted, inputs))
     try:
         forward(prepared.request(inputs), inputs, case.id, taking(case))
@@ -155,31 +174,34 @@ def _switched(case: Case, switches: Context, prepared: Prepared) -> Prepared:
 
     @contextlib.contextmanager
     def context() -> Iterator[None]:
-        try:
-            with switches(), own():
-                yield
-        except ExecutionError as error:
-            raise _named(case, error) from error.__cause__
+        with _naming(case), switches(), own():
+            yield
 
     return replace(prepared, context=context)
 
 
 @contextlib.contextmanager
-def _naming_failures(case: Case) -> Iterator[None]:
-    """Turn what goes wrong while ``case`` is prepared into an ``ExecutionError`` that says which pair it was."""
+def naming_failures(what: str) -> Iterator[None]:
+    """Turn what goes wrong while ``what`` is made ready to run into an ``ExecutionError``, unless it is the device's.
+
+    An error of ours is left as it is: it says what happened.
+    """
     try:
         yield
-    except ExecutionError as error:
-        raise _named(case, error) from error.__cause__
     except Exception as error:
         if isinstance(error, VqError) or is_device_trouble(error):
             raise
-        what = f"{case.scheme.execution.name} could not be prepared: {type(error).__name__}: {first_line(error)}"
-        raise ExecutionError(f"{case.id}: {what}") from error
+        failure = f"{what} could not be prepared: {type(error).__name__}: {first_line(error)}"
+        raise ExecutionError(failure) from error
 
 
-def _named(case: Case, error: ExecutionError) -> ExecutionError:
-    return ExecutionError(f"{case.id}: {error}")
+@contextlib.contextmanager
+def _naming(case: Case) -> Iterator[None]:
+    """Have each ``ExecutionError`` say which pair it is about."""
+    try:
+        yield
+    except ExecutionError as error:
+        raise ExecutionError(f"{case.id}: {error}") from error.__cause__
 
 
 def reference_request(fp32: Case, reference: Reference, device: Device, alter: Alteration) -> Request:

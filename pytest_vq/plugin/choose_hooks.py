@@ -13,11 +13,11 @@ import msgspec
 import pytest
 
 from pytest_vq.catalog.models import find_model
+from pytest_vq.device.target import find_target
 from pytest_vq.errors import SelectionError, VqError
 from pytest_vq.files import write_json
 from pytest_vq.options import read_options
 from pytest_vq.schema.choice import ChoiceAnswer, ChoiceRequest
-from pytest_vq.schema.spec import Target
 
 _USAGE, _ERROR, _NOTHING_QUALIFIES = 2, 1, 3  # exit codes of the console script
 
@@ -48,22 +48,13 @@ def _answer(request: ChoiceRequest, session: pytest.Session) -> ChoiceAnswer:
         failed = f" ({session.testsfailed} modules could not be collected)" if session.testsfailed else ""
         return ChoiceAnswer(error=f"{error}{failed}", code=_USAGE)
     try:
-        check_wish(request.wish, _target(gpu=options.gpu))
+        check_wish(request.wish, find_target(gpu=options.gpu))
         choice = choose(model, request.wish, options, lambda line: _tell(request, line))
     except SelectionError as error:
         return ChoiceAnswer(error=str(error), code=_USAGE)
     except VqError as error:
         return ChoiceAnswer(error=str(error), code=_ERROR)
     return ChoiceAnswer(choice, code=0 if choice.recipe is not None else _NOTHING_QUALIFIES)
-
-
-def _target(*, gpu: bool) -> Target:
-    if not gpu:
-        return Target(is_accelerator=False)
-    from pytest_vq.device.device import compute_capability, require_accelerator
-
-    require_accelerator()
-    return Target(is_accelerator=True, compute_capability=compute_capability())
 
 
 def _tell(request: ChoiceRequest, line: str) -> None:

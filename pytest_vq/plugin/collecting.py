@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from pytest_vq.catalog.models import all_models, select_models
+from pytest_vq.device.target import find_target
 from pytest_vq.errors import SelectionError
 from pytest_vq.execution.schemes import Selected, select_schemes
 from pytest_vq.plugin import benchmark, xdist
@@ -48,13 +49,10 @@ def selected_schemes(session: VqSession) -> Selected:
 
 
 def _target(session: VqSession) -> Target:
-    if not session.options.gpu:
-        return Target(is_accelerator=False)
-    if session.config.getoption("collectonly"):  # which may be asked where there is no GPU: every scheme is listed
+    gpu = session.options.gpu
+    if gpu and session.config.getoption("collectonly"):  # may be asked where there is no GPU: every scheme is listed
         return Target(is_accelerator=True)
-    from pytest_vq.device.device import compute_capability
-
-    return Target(is_accelerator=True, compute_capability=compute_capability())
+    return find_target(gpu=gpu)
 
 
 def select_cases(session: VqSession, module_default: str | None) -> list[Case]:

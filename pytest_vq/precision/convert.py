@@ -14,7 +14,6 @@ from pytest_vq.precision.building import build_layer, disable_fused_encoder
 from pytest_vq.precision.converted import Converted, short_name
 from pytest_vq.precision.layers import Copier, eligible_layers, tied_outside
 from pytest_vq.precision.mixed import mix_layers
-from pytest_vq.precision.precisions import find_precision
 from pytest_vq.precision.size import file_bytes, stored_tensors
 from pytest_vq.precision.tensors import wrappings
 from pytest_vq.precision.verify import check_source, verify
@@ -104,23 +103,23 @@ class SameBytesGuard:
     """Notices two quantizing precisions of one model that store the same, and so are one under two names.
 
     One that quantizes nothing has the bytes of its type, which is checked, and more than one may have that: TF32's are
-    FP32's.
+    FP32's. And a recipe may well say what another precision does.
     """
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], str] = {}  # model, fingerprint -> precision
 
-    def check(self, model_name: str, precision: str, fingerprint: str) -> None:
+    def check(self, model_name: str, precision: PrecisionSpec, fingerprint: str) -> None:
         """Remember what ``precision`` of the model stores.
 
         Raises:
             PrecisionError: another precision of that model stores the same.
         """
-        if not find_precision(precision).quantizes:
+        if not precision.quantizes:
             return
-        other = self._seen.setdefault((model_name, fingerprint), precision)
-        if other != precision:
+        other = self._seen.setdefault((model_name, fingerprint), precision.name)
+        if other != precision.name:
             raise PrecisionError(
-                f"{model_name}: {precision} stores the same bytes as {other}, so one of them was never applied: "
+                f"{model_name}: {precision.name} stores the same bytes as {other}, so one of them was never applied: "
                 "convert each from the FP32 model, and look at what the function that quantizes was given and returned"
             )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from pytest_vq.errors import RegistrationError
 from pytest_vq.precision.precisions import GROUPS, all_precisions, local_precisions
-from pytest_vq.registering import check_name_is_free, check_same_function, check_takes
+from pytest_vq.registering import check_name_is_free, check_same_function, check_takes, restored
 from pytest_vq.schema.spec import CALLABLE, PrecisionSpec
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -65,15 +65,9 @@ def register_precision(
     return register
 
 
-@contextlib.contextmanager
-def isolated() -> Iterator[None]:
+def isolated() -> AbstractContextManager[None]:
     """Restore the user's precisions on leaving: for tests that register some."""
-    before = dict(local_precisions)
-    try:
-        yield
-    finally:
-        local_precisions.clear()
-        local_precisions.update(before)
+    return restored(local_precisions)
 
 
 def check_scheme_part(what: str, name: str) -> None:

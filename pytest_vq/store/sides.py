@@ -10,7 +10,7 @@ from pytest_vq.errors import BaselineError
 from pytest_vq.schema.estimates import Entry, Estimates
 from pytest_vq.schema.record import Setup
 from pytest_vq.schema.side import Side, SideKind, SidePair, entry_of
-from pytest_vq.schema.spec import CALLABLE, CaseId
+from pytest_vq.schema.spec import CALLABLE, CaseId, ModelSpec
 from pytest_vq.store.baseline_format import baseline_files
 from pytest_vq.store.baselines import BaselineStore
 from pytest_vq.store.published import STUDY_NAME, published_study
@@ -69,19 +69,19 @@ def _run_pairs(rows: Iterable[Row], name: str) -> tuple[SidePair, ...]:
 
 
 def _baselines_side(store: BaselineStore, device: str, name: str, label: str) -> Side:
+    known = all_models()
     pairs = tuple(
-        SidePair.of(_case_id(model, entry), _category(model, entry.setup), entry)
+        SidePair.of(_case_id(model, entry), _category(known.get(model), entry.setup), entry)
         for model, entries in store.all_entries(device).items()
         for entry in entries
     )
     return Side(label, name, SideKind.BASELINES, {"device": device} | _facts(pairs), pairs)
 
 
-def _category(model: str, setup: Setup) -> str | None:
+def _category(model: ModelSpec | None, setup: Setup) -> str | None:
     if setup.is_callable:
         return CALLABLE
-    known = all_models()
-    return known[model].category if model in known else None
+    return None if model is None else model.category
 
 
 def _case_id(model: str, entry: Entry) -> CaseId:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from own_bench import own_bench
 
 from pytest_vq.measure.bench import Bench
 from pytest_vq.options import Options
@@ -21,11 +21,9 @@ MIB = 2**20
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # its own lock: it waits for no other benchmark
-    made = Bench(Options(gpu=True, budget=1))
-    yield made
-    made.release()
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with own_bench(tmp_path, Options(gpu=True, budget=1)) as made:
+        yield made
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
 

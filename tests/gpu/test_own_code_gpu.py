@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from own_bench import own_bench
+from small_models import RowLinear
 from torch import Tensor, nn
 
 from pytest_vq import Opaque, Prepared, register_execution, register_model, register_precision
-from pytest_vq.catalog.models import find_model, isolated
-from pytest_vq.execution import own_executions
+from pytest_vq.catalog.models import find_model
 from pytest_vq.execution.schemes import find_scheme
 from pytest_vq.measure.bench import Bench
 from pytest_vq.options import Options
-from pytest_vq.precision import own_precisions
 from pytest_vq.precision.converted import Converted
-from pytest_vq.precision.layers import Copier
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.spec import Case
 
@@ -43,29 +41,12 @@ def inputs(batch: int, generator: torch.Generator) -> dict[str, Tensor]:
     return {"images": images, "camera": torch.randint(0, 7, (batch,), generator=generator)}
 
 
-class RowLinear(nn.Module):
-    def __init__(self, linear: nn.Linear, copier: Copier) -> None:
-        super().__init__()
-        weight = linear.weight.detach()
-        scales = weight.abs().amax(dim=1, keepdim=True) / 127
-        self.register_buffer("codes", (weight / scales).round().to(copier.device, torch.int8))
-        self.register_buffer("scales", scales.to(copier.device, copier.dtype))
-        self.bias = copier.parameter(linear.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.codes.to(x.dtype) * self.scales, self.bias)
-
-
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    made = Bench(Options(gpu=True, budget=1))
-    with isolated(), own_precisions.isolated(), own_executions.isolated():
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with own_bench(tmp_path, Options(gpu=True, budget=1)) as made:
         register_model("own", inputs=inputs, output=lambda answer: answer["logits"], head="head")(TwoInputs)
         register_precision("row8", max_bits=8, min_sqnr_db=20)(RowLinear)
         yield made
-    made.release()
 
 
 def measure(bench: Bench, scheme: str) -> Record:

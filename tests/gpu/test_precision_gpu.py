@@ -10,8 +10,8 @@ from pkgutil import resolve_name
 
 import pytest
 import torch
+from small_models import small_mobilevit, small_vit
 from torch import nn
-from transformers import MobileViTConfig, MobileViTForImageClassification, ViTConfig, ViTForImageClassification
 
 from pytest_vq.errors import PrecisionError
 from pytest_vq.precision import bnb
@@ -37,17 +37,7 @@ def no_tf32():
 
 
 def vit() -> nn.Module:
-    torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=192,
-        num_hidden_layers=3,
-        num_attention_heads=3,
-        intermediate_size=768,
-        image_size=64,
-        patch_size=16,
-        num_labels=10,
-    )
-    return ViTForImageClassification(config).eval()
+    return small_vit(hidden=192, layers=3, heads=3, image=64)
 
 
 def at(source: nn.Module, name: str, heads: Sequence[str] = ()) -> Converted:
@@ -115,14 +105,8 @@ def test_schemes_store_different_bytes_of_the_expected_size():
         assert converted[name].model_size_bytes == pytest.approx(on_cpu.model_size_bytes, rel=0.005)
 
 
-def mobilevit() -> nn.Module:
-    torch.manual_seed(0)
-    config = MobileViTConfig(hidden_sizes=[64, 80, 96], neck_hidden_sizes=[16, 16, 24, 32, 32, 32, 64], image_size=64)
-    return MobileViTForImageClassification(config).eval()
-
-
 def test_mobilevit_has_all_its_layers_in_nf4_here():
-    converted = at(mobilevit(), "int4", ["classifier"])
+    converted = at(small_mobilevit(), "int4", ["classifier"])
     assert converted.coverage.left == {}
     assert converted.coverage.quantized == converted.coverage.eligible > 0
     with torch.inference_mode():
@@ -279,7 +263,7 @@ def test_forwards_log_nothing(name, caplog):
 @pytest.mark.parametrize("name", ["int8", "int4"])
 def test_forwards_warn_of_nothing(name):
     """bitsandbytes would at each call, where in_features are no multiple of 64: here of 80 and 96."""
-    converted = at(mobilevit(), name, ["classifier"])
+    converted = at(small_mobilevit(), name, ["classifier"])
     images = torch.randn(2, 3, 64, 64, device=CUDA, dtype=converted.dtype)
     with warnings.catch_warnings(record=True) as caught, torch.inference_mode():
         warnings.simplefilter("always")

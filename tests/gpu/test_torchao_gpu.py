@@ -8,10 +8,11 @@ from pkgutil import resolve_name
 import pytest
 import torch
 import torch._inductor.config
+from small_models import small_vit
 from torch import nn
-from transformers import ViTConfig, ViTForImageClassification
 
-from pytest_vq.device.device import compute_capability, open_device
+from pytest_vq.device.device import open_device
+from pytest_vq.device.target import find_target
 from pytest_vq.measure.warming import warm_precision
 from pytest_vq.precision.bits import quantized_layers
 from pytest_vq.precision.convert import convert
@@ -22,7 +23,6 @@ from pytest_vq.precision.precisions import all_precisions, find_precision
 from pytest_vq.precision.size import stored_tensors
 from pytest_vq.precision.trial import fault_of_shape
 from pytest_vq.precision.verify import verify
-from pytest_vq.schema.spec import Target
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")
@@ -40,7 +40,7 @@ def no_tf32():
 def refusal_here(name: str) -> str:
     """Why this GPU cannot run the precision called ``name``; empty where it can."""
     refusal = find_precision(name).refusal
-    target = Target(is_accelerator=True, compute_capability=compute_capability())
+    target = find_target(gpu=True)
     return resolve_name(refusal)(target) if refusal else ""
 
 
@@ -52,17 +52,7 @@ def _runs_here(request: pytest.FixtureRequest) -> None:
 
 
 def vit() -> nn.Module:
-    torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=768,
-        num_hidden_layers=2,
-        num_attention_heads=12,
-        intermediate_size=3072,
-        image_size=64,
-        patch_size=16,
-        num_labels=10,
-    )
-    return ViTForImageClassification(config).eval()
+    return small_vit(hidden=768, layers=2, heads=12, image=64)
 
 
 def at(source: nn.Module, name: str, heads: tuple[str, ...] = ()) -> Converted:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +16,11 @@ from typing import Any
 import pytest
 import torch
 from fake_clock import FakeClock
+from own_bench import own_bench
 from torch import Tensor, nn
 
 from pytest_vq import register_model
-from pytest_vq.catalog.models import find_model, isolated
+from pytest_vq.catalog.models import find_model
 from pytest_vq.device import device as device_module
 from pytest_vq.device.memory import CallMemory, HostMemory, MemoryReading
 from pytest_vq.execution import executions
@@ -55,17 +55,10 @@ def happened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # its own lock: it waits for no other benchmark
-    threads = torch.get_num_threads()
-    made = Bench(Options(budget=0.01))
-    with isolated():
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with own_bench(tmp_path, Options(budget=0.01)) as made:
         register_model("tiny", input_shape=(3, 8, 8))(lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 10)))
-        try:
-            yield made
-        finally:
-            made.release()
-            torch.set_num_threads(threads)
+        yield made
 
 
 def case(scheme: str) -> Case:
@@ -85,11 +78,14 @@ def test_a_device_that_was_released_holds_no_sentinel_either(bench: Bench, happe
     assert happened == ["sentinel", "mark"] * 2
 
 
-def test_the_row_tells_the_workspace_beside_the_figures_that_it_is_no_part_of() -> None:
-    workload: Any = SimpleNamespace(converted=SimpleNamespace(model_size_bytes=20))
+def test_the_row_tells_workspace_and_pool_beside_the_figures_that_they_are_no_part_of() -> None:
+    workload: Any = SimpleNamespace(
+        converted=SimpleNamespace(model_size_bytes=20), prepared=SimpleNamespace(pool_bytes=5)
+    )
     device: Any = SimpleNamespace(memory=SimpleNamespace(resolution_bytes=1))
     found = memory_of(workload, MemoryReading(25, 35, 128, workspace_bytes=32), 70, device, {})
     assert (found.resting_memory_bytes, found.peak_memory_bytes, found.workspace_bytes) == (25, 35, 32)
+    assert found.graph_pool_bytes == 5
     assert found.memory_reduction == 0.5
 
 

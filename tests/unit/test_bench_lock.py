@@ -8,15 +8,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from factories import make_record, make_samples
 from torch import nn
 
 from pytest_vq import register_model
 from pytest_vq.catalog.models import find_model, isolated
+from pytest_vq.device import device as device_module
 from pytest_vq.device.device import Device
 from pytest_vq.errors import DeviceLostError, DeviceOutOfMemoryError
 from pytest_vq.execution.schemes import find_scheme
 from pytest_vq.measure import bench as bench_module
 from pytest_vq.measure.bench import Bench
+from pytest_vq.measure.measured import Measured
 from pytest_vq.measure.reference import Reference
 from pytest_vq.options import Options
 from pytest_vq.schema.spec import Case, PrecisionSpec
@@ -41,11 +44,16 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         steps.append("build")
         return Reference(find_model("tiny"), nn.Identity(), None)
 
-    monkeypatch.setattr(bench_module, "device_lock", lock)
+    def measure(*_: object, **__: object) -> Measured:
+        steps.append("measure")
+        return Measured(make_record(), make_samples([1.0]))
+
+    for module in (bench_module, device_module):
+        monkeypatch.setattr(module, "device_lock", lock)
     monkeypatch.setattr(bench_module, "warm_precision", lambda precision, _: steps.append(f"warm {precision.name}"))
     monkeypatch.setattr(Reference, "of", build)
     monkeypatch.setattr(Device, "release", lambda _: steps.append("release"))
-    monkeypatch.setattr(Bench, "_measure", lambda *_, **__: steps.append("measure"))
+    monkeypatch.setattr(Bench, "_measure", measure)
     return steps
 
 

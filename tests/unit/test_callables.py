@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import random
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from factories import (
     make_setup,
 )
 from fake_clock import FakeClock
+from own_bench import own_bench
 
 from pytest_vq.device.memory import HostMemory, MemoryReading
 from pytest_vq.errors import BaselineError, DeviceOutOfMemoryError, MeasurementError, SelectionError
@@ -216,15 +216,9 @@ class TestTests:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # its own lock: it waits for no other benchmark
-    threads = torch.get_num_threads()
-    made = Bench(Options(budget=0.02))
-    try:
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with own_bench(tmp_path, Options(budget=0.02)) as made:
         yield made
-    finally:
-        made.release()
-        torch.set_num_threads(threads)
 
 
 def case_of(call: Callable[[], object]) -> CallableCase:

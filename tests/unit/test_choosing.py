@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from fake_clock import FakeClock
+from own_bench import own_place
 from torch import Tensor, nn
 
 from pytest_vq import register_model
 from pytest_vq.advise import choosing
 from pytest_vq.advise.choosing import check_wish, choose
 from pytest_vq.advise.workshop import opened
-from pytest_vq.catalog.models import find_model, isolated
+from pytest_vq.catalog.models import find_model
 from pytest_vq.device.clock import HostClock
 from pytest_vq.errors import SelectionError
 from pytest_vq.execution.schemes import find_scheme
@@ -34,16 +34,6 @@ CPU = Target(is_accelerator=False)
 QUIET: list[str] = []
 
 
-@contextlib.contextmanager
-def own_place(directory: Path) -> Iterator[None]:
-    """The device's lock lies in ``directory``: no test waits for a benchmark that happens to run on this machine."""
-    threads = torch.get_num_threads()
-    with isolated(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tempfile, "tempdir", str(directory))
-        yield
-    torch.set_num_threads(threads)
-
-
 def figures_of(choice: Choice) -> dict[str, Contender]:
     return {own.name: own for own in choice.contenders}
 
@@ -51,13 +41,11 @@ def figures_of(choice: Choice) -> dict[str, Contender]:
 class TestOnASteadyMachine:
     """FP32 takes 40 ms; what layers take when they are quantized, a test says."""
 
-    now_ms = 0.0
     saved_ms: Callable[[frozenset[str]], float]  # names of quantized layers -> milliseconds below FP32's
 
     @pytest.fixture(autouse=True)
     def machine(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        machine = type(self)
-        machine.now_ms = 0.0
+        machine, clock = type(self), FakeClock()
 
         class Net(nn.Module):
             def __init__(self) -> None:
@@ -68,20 +56,11 @@ class TestOnASteadyMachine:
 
             def forward(self, x: Tensor) -> Tensor:
                 x = self.c(self.b(self.a(x.flatten(1))).relu()).relu()
-                machine.now_ms += 40.0 - machine.saved_ms(quantized_in(self)) + 8.0 * (x.dtype is torch.bfloat16)
+                clock.now_ms += 40.0 - machine.saved_ms(quantized_in(self)) + 8.0 * (x.dtype is torch.bfloat16)
                 return self.head(x)  # type: ignore[no-any-return]
 
-        def time_ms(clock: HostClock, call: Callable[[], object], intervals: int, calls: int = 1) -> list[float]:
-            times = []
-            for _ in range(intervals):
-                started = machine.now_ms
-                for _ in range(calls):
-                    call()
-                times.append((machine.now_ms - started) / calls)
-            return times
-
-        monkeypatch.setattr(HostClock, "time_ms", time_ms)
-        monkeypatch.setattr(HostClock, "now_s", lambda clock: machine.now_ms / 1e3)
+        monkeypatch.setattr(HostClock, "time_ms", lambda _, *work: clock.time_ms(*work))
+        monkeypatch.setattr(HostClock, "now_s", lambda _: clock.now_s())
         with own_place(tmp_path):
             register_model("net", input_shape=(3, 8, 8), head="head")(Net)
             yield

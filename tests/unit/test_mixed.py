@@ -140,6 +140,14 @@ def test_a_quantized_layer_that_was_not_chosen_is_found_out() -> None:
         verify(converted, spec_of({"b": "fp32"}))
 
 
+def test_a_quantized_weight_of_no_layer_is_found_out() -> None:
+    converted = mixed({"a": "int8"})
+    converted.module.norm = nn.LayerNorm(64)
+    converted.module.norm.weight = nn.Parameter(torch.ones(64, dtype=torch.int8), requires_grad=False)
+    with pytest.raises(PrecisionError, match=r"norm\.weight is quantized \(torch\.int8\), and is no linear layer's"):
+        verify(converted, spec_of({"a": "int8"}))
+
+
 def test_no_layer_at_all_is_a_cast_model() -> None:
     converted = mixed({}, "bf16")
     assert {p.dtype for p in converted.module.parameters()} == {torch.bfloat16}

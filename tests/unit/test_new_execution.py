@@ -6,16 +6,16 @@ This module holds that function: it runs the model as it is, with a global switc
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from own_bench import own_bench
 from torch import Tensor, nn
 
 from pytest_vq import register_model
-from pytest_vq.catalog.models import find_model, isolated
+from pytest_vq.catalog.models import find_model
 from pytest_vq.device.cpu import computes_bf16
 from pytest_vq.errors import OutputError, SelectionError
 from pytest_vq.execution import executions
@@ -88,24 +88,14 @@ class Net(nn.Module):
 
 
 @contextlib.contextmanager
-def own_bench(locks: Path, budget_s: float) -> Iterator[Bench]:
-    """A bench in a new world, that knows the execution and the model ``tiny``; the device's lock lies in ``locks``.
-
-    So that no test waits for a benchmark that happens to run on this machine.
-    """
+def bench_in_a_new_world(locks: Path, budget_s: float) -> Iterator[Bench]:
+    """A bench that knows the execution and the model ``tiny`` too; the device's lock lies in ``locks``."""
     global world
     world = World()
-    threads = torch.get_num_threads()
-    bench = Bench(Options(budget=budget_s))
-    with isolated(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tempfile, "tempdir", str(locks))
+    with own_bench(locks, Options(budget=budget_s)) as bench, pytest.MonkeyPatch.context() as patch:
         patch.setattr(executions, "_EXECUTIONS", (*executions._EXECUTIONS, MINE))
         register_model("tiny", input_shape=(3, 8, 8), head="head")(Net)
-        try:
-            yield bench
-        finally:
-            bench.release()
-            torch.set_num_threads(threads)
+        yield bench
 
 
 def tiny(scheme: str, batch: int = 1) -> Case:
@@ -115,14 +105,14 @@ def tiny(scheme: str, batch: int = 1) -> Case:
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     """Ready to measure, one or a few samples a pair."""
-    with own_bench(tmp_path, budget_s=0.01) as made:
+    with bench_in_a_new_world(tmp_path, budget_s=0.01) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Measured, World]:
     """One pair, really measured on the CPU for a fifth of a second, and the world it was measured in."""
-    with own_bench(tmp_path_factory.mktemp("locks"), budget_s=0.2) as made:
+    with bench_in_a_new_world(tmp_path_factory.mktemp("locks"), budget_s=0.2) as made:
         return made.measure(tiny("int8+mine", batch=2)), world
 
 

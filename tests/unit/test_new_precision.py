@@ -8,16 +8,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from own_bench import own_bench
 from torch import Tensor, nn
 
 from pytest_vq import register_model
-from pytest_vq.catalog.models import find_model, isolated
+from pytest_vq.catalog.models import find_model
 from pytest_vq.device.cpu import computes_bf16
 from pytest_vq.errors import PrecisionError, SelectionError
 from pytest_vq.execution.schemes import find_scheme, select_schemes
@@ -145,21 +145,11 @@ class TestConverting:
 
 @contextlib.contextmanager
 def bench_with(*entries: PrecisionSpec, budget_s: float, locks: Path) -> Iterator[Bench]:
-    """A bench that knows ``entries`` and the model ``tiny`` too; the device's lock lies in ``locks``.
-
-    So that no test waits for a benchmark that happens to run on this machine.
-    """
-    threads = torch.get_num_threads()
-    bench = Bench(Options(budget=budget_s))
-    with isolated(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tempfile, "tempdir", str(locks))
+    """A bench that knows ``entries`` and the model ``tiny`` too; the device's lock lies in ``locks``."""
+    with own_bench(locks, Options(budget=budget_s)) as bench, pytest.MonkeyPatch.context() as patch:
         patch.setattr(precisions, "_PRECISIONS", (*precisions._PRECISIONS, *entries))
         register_model("tiny", input_shape=(3, 8, 8), head="3")(build)
-        try:
-            yield bench
-        finally:
-            bench.release()
-            torch.set_num_threads(threads)
+        yield bench
 
 
 def tiny(scheme: str, batch: int = 1) -> Case:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from own_bench import own_bench
 from torch import Tensor, nn
 
 from pytest_vq import register_execution, register_model
@@ -28,15 +28,10 @@ IMAGES = {"input_shape": (3, 32, 32)}
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """Ready to measure, one or a few samples a pair; no test waits for a benchmark that runs on this machine."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    threads = torch.get_num_threads()
-    made = Bench(Options(budget=0.01))
-    with isolated():
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """Ready to measure, one or a few samples a pair."""
+    with own_bench(tmp_path, Options(budget=0.01)) as made:
         yield made
-    made.release()
-    torch.set_num_threads(threads)
 
 
 def case(scheme: str, batch: int = 2) -> Case:

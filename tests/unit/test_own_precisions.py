@@ -6,13 +6,14 @@ import dataclasses
 import functools
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from own_bench import own_bench
+from small_models import RowLinear
 from torch import Tensor, nn
 
 from pytest_vq import Opaque, Prepared, register_execution, register_model, register_precision
@@ -37,21 +38,6 @@ from pytest_vq.report.scheme_order import scheme_place
 from pytest_vq.schema.spec import Case, Mix, PrecisionSpec, Target
 
 CPU = Target(is_accelerator=False)
-
-
-class RowLinear(nn.Module):
-    """Codes of 8 bits and a scale a row, under names of its own."""
-
-    def __init__(self, linear: nn.Linear, copier: Copier) -> None:
-        super().__init__()
-        weight = linear.weight.detach()
-        scales = weight.abs().amax(dim=1, keepdim=True) / 127
-        self.register_buffer("codes", (weight / scales).round().to(copier.device, torch.int8))
-        self.register_buffer("scales", scales.to(copier.device, copier.dtype))
-        self.bias = None if linear.bias is None else copier.parameter(linear.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.codes.to(x.dtype) * self.scales, self.bias)
 
 
 def row_layer(linear: nn.Linear, copier: Copier) -> nn.Module | str:
@@ -83,15 +69,11 @@ def own_registries() -> Iterator[None]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """Ready to measure, one or a few samples a pair; no test waits for a benchmark that runs on this machine."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    threads = torch.get_num_threads()
-    made = Bench(Options(budget=0.01))
-    register_model("net", input_shape=(3, 8, 8), head="2")(build)
-    yield made
-    made.release()
-    torch.set_num_threads(threads)
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """Ready to measure, one or a few samples a pair."""
+    with own_bench(tmp_path, Options(budget=0.01)) as made:
+        register_model("net", input_shape=(3, 8, 8), head="2")(build)
+        yield made
 
 
 def net(scheme: str) -> Case:
@@ -348,7 +330,8 @@ class TestOpaque:
 
     def test_what_it_answers_is_checked(self, bench: Bench) -> None:
         register_precision("array", opaque=True, min_sqnr_db=20)(program)
-        with pytest.raises(OutputError, match="net-array-b2: the model returned a ndarray"):
+        words = r"net-array-b2: its program returned a ndarray; Opaque\.call must return a torch\.Tensor, or what"
+        with pytest.raises(OutputError, match=words):
             bench.measure(net("array"))
 
     def test_a_tensor_is_taken_where_the_model_returns_something_else(self, bench: Bench) -> None:

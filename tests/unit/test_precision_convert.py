@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from small_models import small_mobilevit, small_vit
 from torch import nn
-from transformers import MobileViTConfig, MobileViTForImageClassification, ViTConfig, ViTForImageClassification
 
 from pytest_vq.errors import PrecisionError
 from pytest_vq.precision.bits import quantized_layers
@@ -16,8 +16,10 @@ from pytest_vq.precision.convert import SameBytesGuard, convert
 from pytest_vq.precision.converted import Converted
 from pytest_vq.precision.fidelity import measure_fidelity
 from pytest_vq.precision.precisions import find_precision
+from pytest_vq.precision.recipe_precision import precision_of
 from pytest_vq.precision.size import file_bytes, stored_tensors
 from pytest_vq.precision.tensors import plain_tensors
+from pytest_vq.schema.recipe import Recipe
 
 CPU = torch.device("cpu")
 QUANTIZING = ["int8", "int8dyn", "int8wo", "int4"]  # of those that a CPU runs
@@ -25,17 +27,7 @@ NAMES = ["fp32", "tf32", "fp16", "bf16", *QUANTIZING]
 
 
 def vit() -> nn.Module:
-    torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=128,
-        image_size=32,
-        patch_size=16,
-        num_labels=10,
-    )
-    return ViTForImageClassification(config).eval()
+    return small_vit(hidden=64, layers=2, heads=2, image=32)
 
 
 def to(source: nn.Module, name: str, heads: Sequence[str] = (), rest: torch.dtype = torch.bfloat16) -> Converted:
@@ -112,8 +104,7 @@ def test_converting_leaves_the_random_generator_alone(name):
 
 def test_mobilevit_int4_leaves_what_the_cpu_kernels_get_wrong_and_says_why():
     torch.manual_seed(0)
-    config = MobileViTConfig(hidden_sizes=[64, 80, 96], neck_hidden_sizes=[16, 16, 24, 32, 32, 32, 64], image_size=64)
-    coverage = to(MobileViTForImageClassification(config), "int4", ["classifier"]).coverage
+    coverage = to(small_mobilevit(), "int4", ["classifier"]).coverage
     assert 0 < coverage.quantized < coverage.eligible == coverage.quantized + len(coverage.left)
     reasons = {why.partition(" ")[0] for why in coverage.left.values()}
     assert reasons == {"out_features", "in_features"}
@@ -222,6 +213,12 @@ def test_a_model_without_a_layer_to_quantize_is_an_error(name):
     assert to(small(nn.Conv2d(3, 8, 3)), "fp16").coverage.eligible == 0
 
 
+def test_a_layer_that_is_only_a_kind_of_linear_one_is_named_where_there_is_no_other():
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(64, 64))
+    with pytest.raises(PrecisionError, match=r"exactly torch\.nn\.Linear is meant: 1 is a ParametrizedLinear, which"):
+        to(small(nn.ReLU(), normed), "int8")
+
+
 def test_a_model_none_of_whose_layers_can_be_quantized_is_an_error():
     with pytest.raises(PrecisionError, match=r"none of 1 linear layers was quantized \(0: in_features 60"):
         to(small(nn.Linear(60, 64)), "int4")
@@ -311,22 +308,28 @@ def test_a_precision_that_quantizes_nothing_leaves_no_rest(name):
 
 def test_the_same_bytes_under_two_names_are_an_error():
     guard = SameBytesGuard()
-    guard.check("model", "int8", "abc")
-    guard.check("model", "int8", "abc")
-    guard.check("another", "int4", "abc")
-    guard.check("model", "int8wo", "def")
+    guard.check("model", find_precision("int8"), "abc")
+    guard.check("model", find_precision("int8"), "abc")
+    guard.check("another", find_precision("int4"), "abc")
+    guard.check("model", find_precision("int8wo"), "def")
     with pytest.raises(PrecisionError, match="model: int4 stores the same bytes as int8"):
-        guard.check("model", "int4", "abc")
+        guard.check("model", find_precision("int4"), "abc")
 
 
 def test_the_same_bytes_are_no_error_where_nothing_is_quantized():
     guard = SameBytesGuard()
     fingerprint = converted_vit("fp32").fingerprint
-    guard.check("model", "fp32", fingerprint)
-    guard.check("model", "tf32", fingerprint)
-    guard.check("model", "int8", fingerprint)
+    guard.check("model", find_precision("fp32"), fingerprint)
+    guard.check("model", find_precision("tf32"), fingerprint)
+    guard.check("model", find_precision("int8"), fingerprint)
     with pytest.raises(PrecisionError, match="model: int8wo stores the same bytes as int8"):
-        guard.check("model", "int8wo", fingerprint)
+        guard.check("model", find_precision("int8wo"), fingerprint)
+
+
+def test_a_recipe_may_say_what_another_precision_does():
+    guard = SameBytesGuard()
+    guard.check("model", find_precision("int8"), "abc")
+    guard.check("model", precision_of(Recipe("model", "fp32", {"a": "int8"}), "recipe-mine"), "abc")
 
 
 @pytest.mark.parametrize("name", NAMES)

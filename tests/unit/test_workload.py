@@ -20,7 +20,6 @@ from pytest_vq.device.device import Device, open_device
 from pytest_vq.errors import ExecutionError, MissingExtraError, OutputError
 from pytest_vq.execution.prepared import GraphCounts, Prepared, unaltered
 from pytest_vq.execution.schemes import find_scheme, reference_scheme
-from pytest_vq.measure import warming as warming_module
 from pytest_vq.measure import workload as workload_module
 from pytest_vq.measure.reference import Reference
 from pytest_vq.measure.warming import warm_execution, warm_precision
@@ -153,8 +152,7 @@ class TestOrder:
             return note_and_call
 
         monkeypatch.setattr(Device, "synchronize", noted("wait", Device.synchronize))
-        for module in (workload_module, warming_module):
-            monkeypatch.setattr(module, "convert", noted("convert", module.convert))
+        monkeypatch.setattr(workload_module, "convert", noted("convert", workload_module.convert))
         monkeypatch.setattr(workload_module, "load_prepare", noted("prepare", workload_module.load_prepare))
         monkeypatch.setattr(nn.Sequential, "forward", noted("forward", nn.Sequential.forward))
         return steps
