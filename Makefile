@@ -7,7 +7,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test lint overhead clean
+.PHONY: help bench test lint overhead kills clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ lint: $(STAMP)  ## ruff and mypy
 overhead: $(STAMP)  ## what the plugin adds to a pytest run and to collecting, and the sampler to a bare loop
 	$(BIN)/python tools/overhead.py
 	$(BIN)/python tools/sampler_overhead.py
+
+kills: $(STAMP)  ## end 100 runs at random moments with SIGKILL, and take each up; ARGS="--kills 10"
+	$(BIN)/python tools/kills.py $(ARGS)
 
 clean:  ## remove the environment, results and caches; baselines stay
 	rm -rf $(VENV) vq-results gpu-results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks .coverage

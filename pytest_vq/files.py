@@ -84,27 +84,36 @@ def replace_file(path: Path, content: bytes) -> None:
         discard(temporary)
 
 
-def write_together(directory: Path, contents: Mapping[str, bytes]) -> list[Path]:
-    """Write ``contents``, by their path in ``directory``, and return where they are. Folders are made as needed.
+def replace_together(contents: Mapping[Path, bytes]) -> None:
+    """Make ``contents`` the files at their paths, one after another. Folders are made as needed.
 
-    All are on the disk before the first of them is seen. Raises ResultsError where one cannot be written: then what
-    was there before is still there.
+    All are on the disk before the first of them is seen. Raises OSError where one cannot be written: then what was
+    there before is still there.
     """
     staged: dict[Path, Path] = {}
     try:
-        for name, content in contents.items():
-            path = directory / name
+        for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             staged[path] = stage(path, content)
         for path, temporary in staged.items():
             temporary.replace(path)
-    except OSError as error:
-        where = error.filename or directory
-        raise ResultsError(f"cannot write to {where}: {error.strerror or error}") from error
     finally:
         for temporary in staged.values():
             discard(temporary)
-    return list(staged)
+
+
+def write_together(directory: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write ``contents``, by their path in ``directory``, as `replace_together` does, and return where they are.
+
+    Raises ResultsError where one cannot be written.
+    """
+    files = {directory / name: content for name, content in contents.items()}
+    try:
+        replace_together(files)
+    except OSError as error:
+        where = error.filename or directory
+        raise ResultsError(f"cannot write to {where}: {error.strerror or error}") from error
+    return list(files)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -44,6 +44,7 @@ class Options:
     output: Path = Path("vq-results")
     runs: int = 1
     report: bool = False
+    resume: bool = False
 
     @property
     def budget_s(self) -> float:
@@ -181,6 +182,7 @@ OPTIONS = (
     Option("vq-output", "output", _path, "directory of this run's results; default vq-results/", "DIR"),
     Option("vq-runs", "runs", _at_least_one, "measure each pair in N fresh processes; default 1", "N"),
     Option("vq-report", "report", _boolean, "write the report beside the results: needs pytest-vq[report]"),
+    Option("vq-resume", "resume", _boolean, "go on with the run that was cut short in --vq-output, or begin it"),
 )
 
 

@@ -72,6 +72,7 @@ class HostTelemetry:
 # Reasons for which the driver lowers the clocks that make times wrong; nvml.h names the bits.
 _THROTTLES = {0x8: "hardware slowdown", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
 _BUSY_PERCENT = 5
+_SECOND_US = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +158,13 @@ class GpuTelemetry:
         # In a container the driver lists the host's process ids: this one cannot be told from its neighbours.
         if own.isdisjoint(pids):
             return {}
+        now_us = int(time.time() * 1e6)  # the driver's samples bear the time of day
         try:
-            used = nvml.nvmlDeviceGetProcessUtilization(gpu, int((time.time() - 1) * 1e6))
+            used = nvml.nvmlDeviceGetProcessUtilization(gpu, now_us - _SECOND_US)
         except nvml.NVMLError:  # not supported, or nothing ran in that second: nobody is known to be busy
             used = []
-        busy = {sample.pid: sample.smUtil for sample in used}
+        # A clock that was set back leaves samples of a time to come: they are old, and no part of the last second.
+        busy = {sample.pid: sample.smUtil for sample in used if sample.timeStamp <= now_us + _SECOND_US}
         return {str(pid): busy.get(pid, 0) for pid in pids if pid not in own}
 
     def disturbance(self, before: State, after: State) -> str | None:

@@ -19,12 +19,12 @@ from pytest_vq.execution.prepared import Request
 from pytest_vq.measure.measured import Measured
 from pytest_vq.measure.paired_timing import Partners, time_callable
 from pytest_vq.measure.sampler import StopRule, sample
-from pytest_vq.measure.sections import memory_held
+from pytest_vq.measure.sections import memory_held, setup_of
 from pytest_vq.measure.timing import MedianInterval
 from pytest_vq.options import Options
 from pytest_vq.schema.figures import Coverage, Fidelity, Identity, Preparation, Timing
 from pytest_vq.schema.outcome import Profile
-from pytest_vq.schema.record import Record, Setup
+from pytest_vq.schema.record import Record
 from pytest_vq.schema.spec import CALLABLE, CallableCase
 
 
@@ -47,7 +47,7 @@ def measure_callable(
         memory=memory_held(memory, before),
         coverage=Coverage(eligible=None, quantized=None),
         fidelity=Fidelity(),
-        setup=_setup(case, device, options),
+        setup=setup_of(case, device, options),
         preparation=Preparation(execution=None),
         disturbance=device.telemetry.disturbance(before, after),
         telemetry={"before": before, "after": after},
@@ -114,15 +114,4 @@ def _identity(case: CallableCase, device: Device) -> Identity:
         device=device.environment.device_name,
         batch=None,
         weights=None,
-    )
-
-
-def _setup(case: CallableCase, device: Device, options: Options) -> Setup:
-    return Setup(
-        precision=CALLABLE,
-        batch=case.case_id.batch,
-        protocol=options.protocol,
-        weights=None,
-        threads=None if device.is_accelerator else options.threads,
-        tf32=False,
     )

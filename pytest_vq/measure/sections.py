@@ -15,7 +15,7 @@ from pytest_vq.precision.converted import short_name
 from pytest_vq.precision.precisions import TF32_SWITCHES
 from pytest_vq.schema.figures import Identity, MemoryFigures
 from pytest_vq.schema.record import Setup
-from pytest_vq.schema.spec import Case
+from pytest_vq.schema.spec import CALLABLE, CallableCase, Case
 
 
 def identity_of(workload: Workload, reference: Reference, device: Device, options: Options) -> Identity:
@@ -37,14 +37,17 @@ def identity_of(workload: Workload, reference: Reference, device: Device, option
     )
 
 
-def setup_of(case: Case, device: Device, options: Options) -> Setup:
-    """What makes the row comparable with others."""
+def setup_of(case: Case | CallableCase, device: Device, options: Options) -> Setup:
+    """What makes the row comparable with others: known before it is measured."""
+    threads = None if device.is_accelerator else options.threads
+    if isinstance(case, CallableCase):
+        return Setup(CALLABLE, case.case_id.batch, options.protocol, weights=None, threads=threads, tf32=False)
     return Setup(
         precision=case.precision.name,
         batch=case.batch,
         protocol=options.protocol,
         weights=weights_kind(case.model, options.weights),
-        threads=None if device.is_accelerator else options.threads,
+        threads=threads,
         tf32=case.precision.switches == TF32_SWITCHES,
         execution=case.scheme.execution.name,
         rest=short_name(device.rest_for(case.precision)) if case.precision.replaces_layers else None,

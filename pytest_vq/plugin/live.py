@@ -18,6 +18,7 @@ class Progress:
         self._config = config
         self._started_s: float | None = None
         self._done = 0
+        self._kept = 0
         self.selected: dict[str, CaseId] = {}  # by node id; empty in xdist's controller, which collects none
         self.compiling: frozenset[str] = frozenset()  # node ids of those that are compiled first
 
@@ -30,13 +31,14 @@ class Progress:
             doing = "compiling and measuring" if nodeid in self.compiling else "measuring"
             terminal.rewrite(f"{self._count()} {doing} {self.selected[nodeid]}{self._left()}", erase=True)
 
-    def finish(self, record: Record) -> None:
-        """A pair or callable has its row."""
+    def finish(self, record: Record, kept: bool = False) -> None:
+        """A pair or callable has its row; one that was ``kept`` took no time, and tells nothing of the others."""
         self._done += 1
+        self._kept += kept
         terminal = self._terminal()
         if terminal is None:
             return
-        line = f"{self._count()} {record.id}  {summarised(record)}{self._left()}"
+        line = f"{self._count()} {record.id}  {summarised(record)}{'  kept' if kept else ''}{self._left()}"
         if terminal.hasmarkup:
             terminal.rewrite(line, erase=True)
         else:
@@ -62,9 +64,10 @@ class Progress:
         return f"[{self._done}/{len(self.selected)}]" if self.selected else f"[{self._done}]"
 
     def _left(self) -> str:
-        if not 0 < self._done < len(self.selected) or self._started_s is None:
+        measured = self._done - self._kept
+        if not measured or self._done >= len(self.selected) or self._started_s is None:
             return ""
-        left_s = (time.monotonic() - self._started_s) / self._done * (len(self.selected) - self._done)
+        left_s = (time.monotonic() - self._started_s) / measured * (len(self.selected) - self._done)
         return f", about {left_s / 60:.0f} min left" if left_s >= 90 else f", about {left_s:.0f} s left"
 
 

@@ -15,6 +15,7 @@ from pytest_vq.plugin.run import Run
 from pytest_vq.plugin.session import OUTCOME, VqSession
 from pytest_vq.plugin.terminal import left_out_lines, write_summary
 from pytest_vq.schema.outcome import Failure
+from pytest_vq.store.resuming import earlier_results
 
 
 def error_of(raised: BaseException) -> BaseException:
@@ -91,7 +92,12 @@ class RunHooks:
                 self.run.open()
             except VqError as error:
                 raise pytest.UsageError(str(error)) from None
-        if selected or xdist.is_controller(session.config):  # there only workers know what is selected
+        if xdist.is_controller(session.config):  # there only workers know what is selected: nothing is opened yet
+            try:
+                earlier_results(self._session.options)
+            except VqError as error:
+                raise pytest.UsageError(str(error)) from None
+        if selected or xdist.is_controller(session.config):
             try:
                 self.run.run_others()
             except VqError as error:
@@ -115,7 +121,7 @@ class RunHooks:
         except ResultsError as error:
             self._stop(error)
         if outcome is not None:
-            self._progress.finish(outcome.record)
+            self._progress.finish(outcome.record, kept=outcome.kept)
         elif hasattr(report, "vq_failure") and report.when != "teardown":
             self._progress.fail()
 

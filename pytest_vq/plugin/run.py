@@ -13,13 +13,15 @@ from pytest_vq.device.environment import former_slug
 from pytest_vq.errors import ResultsError
 from pytest_vq.files import acquire, lock_of, write_together
 from pytest_vq.plugin import benchmark, xdist
+from pytest_vq.plugin.resumption import Resumption
 from pytest_vq.plugin.session import VqSession
 from pytest_vq.processes.fresh import run_afresh
 from pytest_vq.report.report_callables import rows_in_words
 from pytest_vq.schema.outcome import Failure, Outcome, Profile
 from pytest_vq.schema.record import Setup
 from pytest_vq.schema.verdict import Status
-from pytest_vq.store.results import ResultsWriter
+from pytest_vq.store.results_writer import ResultsWriter
+from pytest_vq.store.resuming import earlier_results
 from pytest_vq.store.saved_run import REPORT_FOLDER, read_saved_run
 
 if TYPE_CHECKING:
@@ -39,13 +41,17 @@ class Run:
     complete: bool = False  # once it is finished: that it was not interrupted
     _begun: dict[str, list[str]] = field(default_factory=dict)  # node id -> what it measures: its id, and model
     _writer: ResultsWriter | None = None
+    _resumption: Resumption | None = None  # where it takes up an earlier run
     _claim: BaseFileLock | None = None
 
     def open(self) -> ResultsWriter:
         """The writer of this run's files, opened at first use. Raises ``ResultsError`` where it cannot write."""
         if self._writer is None:
-            self._claim = _claimed(self.session.options.output)
-            self._writer = ResultsWriter(self.session.options.output, self.session.options.to_json())
+            options = self.session.options
+            self._claim = _claimed(options.output)
+            earlier = earlier_results(options)
+            self._writer = ResultsWriter(options.output, options.to_json(), earlier)
+            self._resumption = Resumption(earlier) if options.resume else None
         return self._writer
 
     def run_others(self) -> None:
@@ -65,11 +71,15 @@ class Run:
             outcome = Outcome.from_json(text)
             self.rows.append((report.nodeid, outcome))
             self.open().add(outcome)
+            if self._resumption is not None:
+                self._resumption.take(outcome)
             return outcome
         failure = self._failure_in(report)
         if failure is not None:
             self.failures.append(failure)
             self.open().fail(failure)
+            if self._resumption is not None:
+                self._resumption.take_failure(failure.id)
         return None
 
     def _failure_in(self, report: pytest.TestReport) -> Failure | None:
@@ -90,6 +100,9 @@ class Run:
             return exitstatus
         ended = exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}
         self.complete = ended and not stopped
+        if self._resumption is not None:
+            self.complete = self.complete and not self._resumption.leaves_a_gap
+            self.notes += self._resumption.notes(self.session.options.output)
         self._writer.close(complete=self.complete)
         if self._claim is not None:
             self._claim.release()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
+from pytest_vq.device.nvml import all_uuids
 from pytest_vq.errors import DeviceLostError, MeasurementError
 from pytest_vq.options import Options
+from pytest_vq.plugin import xdist
 from pytest_vq.plugin.judging import Demand, Means, judge
 from pytest_vq.processes.command import Invocation
 from pytest_vq.schema.estimates import Estimates
@@ -21,6 +23,7 @@ from pytest_vq.schema.spec import CallableCase, Case
 from pytest_vq.schema.verdict import Status, Tolerances
 from pytest_vq.store.baselines import BaselineStore
 from pytest_vq.store.results import read_results
+from pytest_vq.store.resuming import Circumstances, EarlierRun
 
 if TYPE_CHECKING:
     from pytest_vq.execution.prepared import Alteration
@@ -41,6 +44,7 @@ class VqSession:
     device_lost: bool = False
     _bench: Bench | None = None
     _noise: dict[str, Noise] = field(default_factory=dict)  # by device
+    _earlier: EarlierRun | None = None  # what is taken up, once it was asked for
     _others: list[dict[tuple[str, Setup], Estimates]] | None = None
 
     @property
@@ -79,6 +83,28 @@ class VqSession:
             self._bench.release()
 
     def measure(self, case: Case | CallableCase, node_id: str) -> Outcome:
+        """What the test ``node_id`` measures of ``case``; what an earlier run kept of it where this one takes it up."""
+        kept = self._kept(case, node_id) if self.options.resume else None
+        if isinstance(kept, Outcome):
+            return replace(kept, test=node_id, kept=True)
+        return replace(self._measure(case, node_id), test=node_id, replaces=kept)
+
+    def _kept(self, case: Case | CallableCase, node_id: str) -> Outcome | str | None:
+        """See `EarlierRun.outcome`. Only a process that measures can tell: others know no device."""
+        if self._earlier is None:
+            self._earlier = EarlierRun(self.options.output)
+        from pytest_vq.measure.sections import setup_of
+
+        device = self.bench.device
+        environment = device.environment
+        # Any worker may be given any pair, and has one of this host's GPUs.
+        several = self.options.gpu and xdist.is_worker(self.config)
+        cards = all_uuids() if several else (environment.device_uuid,)
+        method = case.method if isinstance(case, CallableCase) else None
+        now = Circumstances(setup_of(case, device, self.options), environment, cards, method)
+        return self._earlier.outcome(node_id, case.case_id, now)
+
+    def _measure(self, case: Case | CallableCase, node_id: str) -> Outcome:
         """Measure ``case``, here or, where a kernel crashed this process's device, its test in a fresh process."""
         device = self.bench.device
         self.device_lost = self.device_lost or device.is_lost
@@ -96,8 +122,11 @@ class VqSession:
         return Outcome(measured.record, environment, (own, *others), (measured.samples,), measured.operators)
 
     def judge(self, case: Case | CallableCase, node_id: str, outcome: Outcome, tolerances: Tolerances) -> Outcome:
-        """``outcome`` of a test with its verdict against the baselines; as it is where the gate is off."""
-        if self.options.gate == "off":
+        """``outcome`` of a test with its verdict against the baselines; as it is where the gate is off.
+
+        A verdict that an earlier run came to stands.
+        """
+        if self.options.gate == "off" or outcome.record.verdict is not None:
             return outcome
         means = Means(
             store=self.store,

@@ -58,7 +58,7 @@ def pytest_command(
 
 def ungated(output: Path) -> dict[str, Any]:
     """The options of a process that only measures, into ``output``: another one judges."""
-    return {"gate": "off", "runs": 1, "save": False, "report": False, "output": output}
+    return {"gate": "off", "runs": 1, "save": False, "report": False, "resume": False, "output": output}
 
 
 def all_of(options: Options) -> dict[str, Any]:

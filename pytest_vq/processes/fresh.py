@@ -50,7 +50,8 @@ def measure_afresh(invocation: Invocation, options: Options, node_id: str) -> Ou
 def run_afresh(invocation: Invocation, options: Options, targets: Sequence[str], output: Path) -> Results:
     """The results of ``targets`` in a fresh, ungated pytest; its output is kept in ``output/pytest.log``.
 
-    Raises ``MeasurementError`` with the end of that output where a pair could not be measured.
+    Where this run takes up an earlier one, so does that. Raises ``MeasurementError`` with the end of that output where
+    a pair could not be measured.
     """
     return run_child(_child("a fresh process", invocation, options, targets, output))
 
@@ -78,7 +79,7 @@ def _target(invocation: Invocation, node_id: str) -> str:
 
 
 def _child(who: str, invocation: Invocation, options: Options, targets: Sequence[str], output: Path) -> Child:
-    given = all_of(options) | ungated(output)
+    given = all_of(options) | ungated(output) | {"resume": options.resume}  # in a directory of its own it begins
     command = pytest_command(targets, given, arguments=invocation.arguments())
     return Child(who, command, invocation.directory, output, clean_environment())
 

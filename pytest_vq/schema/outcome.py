@@ -66,6 +66,9 @@ class Outcome:
     explanation: tuple[str, ...] = ()  # of a FAIL: what changed inside
     time_decided: bool | None = None  # whether any timed metric got an answer; None where none was compared
     tolerances_over: float | None = None  # of a FAIL: the worst effect in tolerances; None where a bound was missed
+    test: str | None = None  # node id of the test that measured it
+    kept: bool = False  # of a run that was resumed: read back from its files, not measured
+    replaces: str | None = None  # of one that was measured again: how the stored row's environment differs
 
     @property
     def samples_ms(self) -> tuple[float, ...]:

@@ -6,17 +6,21 @@ here tells.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from pytest_vq.errors import ResultsError
 from pytest_vq.files import append_line
+from pytest_vq.schema.outcome import Outcome
 from pytest_vq.schema.record import PairSamples, Samples
 from pytest_vq.schema.spec import CaseId
 
 SAMPLES = "samples.jsonl"
 _DIGITS = 6  # of a millisecond
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +31,49 @@ class SamplesLine:
     scheme: str
     batch: int
     samples: PairSamples
+    test: str | None = None  # node id of the test; lines of before it was kept hold none
 
     @property
     def case_id(self) -> CaseId:
         """What identifies the pair."""
         return CaseId(self.model, self.scheme, self.batch)
+
+
+@dataclass(frozen=True, slots=True)
+class _Dated:
+    date_utc: str
+
+
+@dataclass(frozen=True, slots=True)
+class SamplesHead:
+    """What a line tells but for its times: quickly read."""
+
+    model: str
+    scheme: str
+    batch: int
+    samples: _Dated
+    test: str | None = None
+
+    @property
+    def case_id(self) -> CaseId:
+        """What identifies the pair."""
+        return CaseId(self.model, self.scheme, self.batch)
+
+    @property
+    def key(self) -> tuple[str | None, CaseId]:
+        """The test, and the pair: what there is one row of in a run."""
+        return self.test, self.case_id
+
+    @property
+    def date_utc(self) -> str:
+        """When the process that took these samples began to measure."""
+        return self.samples.date_utc
+
+
+def lines_of(outcome: Outcome) -> list[SamplesLine]:
+    """The samples of every process that ``outcome`` was measured in."""
+    pair = outcome.record.case_id
+    return [SamplesLine(pair.model, pair.scheme, pair.batch, samples, outcome.test) for samples in outcome.samples]
 
 
 def append_samples(directory: Path, lines: Iterable[SamplesLine]) -> None:
@@ -46,25 +88,51 @@ def read_samples(directory: Path) -> tuple[SamplesLine, ...]:
     The end of a line that a killed process did not finish is passed over. Raises ResultsError for a file that is not
     one of samples.
     """
+    return tuple(line for _, line in _decoded(directory, SamplesLine))
+
+
+def samples_by_pair(directory: Path) -> dict[tuple[str | None, CaseId], list[tuple[str, bytes]]]:
+    """Each test and pair with its lines, as they stand in the file, and their dates; see `read_samples`."""
+    found: dict[tuple[str | None, CaseId], list[tuple[str, bytes]]] = {}
+    for raw, head in _decoded(directory, SamplesHead):
+        found.setdefault(head.key, []).append((head.date_utc, raw))
+    return found
+
+
+def filter_samples(directory: Path, is_kept: Callable[[SamplesHead], bool]) -> bytes:
+    """The content of the file with those lines alone that are kept, each as it stands there; see `read_samples`."""
+    return b"".join(raw + b"\n" for raw, head in _decoded(directory, SamplesHead) if is_kept(head))
+
+
+def decode_samples(line: bytes) -> PairSamples:
+    """The samples in one line of the file."""
+    import msgspec
+
+    return msgspec.json.decode(line, type=SamplesLine).samples
+
+
+def encode_samples(lines: Iterable[SamplesLine]) -> bytes:
+    """``lines`` as the content of the file."""
+    return b"".join(_encoded(line) for line in lines)
+
+
+def _decoded(directory: Path, kind: type[Kind]) -> Iterator[tuple[bytes, Kind]]:
+    """Each whole line of the file, without its end, and what it says."""
     import msgspec
 
     path = directory / SAMPLES
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return ()
+        return
     except OSError as error:
         raise ResultsError(f"cannot read samples from {path}: {error.strerror or error}") from error
-    whole = data[: data.rfind(b"\n") + 1]
+    decoder = msgspec.json.Decoder(kind)
     try:
-        return tuple(msgspec.json.decode(line, type=SamplesLine) for line in whole.splitlines())
+        for line in data[: data.rfind(b"\n") + 1].splitlines():
+            yield line, decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ResultsError(f"{path} is not a {SAMPLES} of pytest-vq: {error}") from error
-
-
-def encode_samples(lines: Iterable[SamplesLine]) -> bytes:
-    """``lines`` as the content of the file."""
-    return b"".join(_encoded(line) for line in lines)
 
 
 def _encoded(line: SamplesLine) -> bytes:

@@ -22,7 +22,7 @@ from pytest_vq.gate.question import Question
 from pytest_vq.gate.stats import Prior
 from pytest_vq.schema.estimates import Estimates
 from pytest_vq.schema.verdict import Status
-from pytest_vq.store.results import ResultsWriter
+from pytest_vq.store.results_writer import ResultsWriter
 
 KINDS = (LATENCY, SPEEDUP, MEDIAN.name)
 SETTLED = {Status.PASS, Status.IMPROVED}  # what the simulations count as a PASS: shown to be no worse

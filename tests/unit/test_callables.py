@@ -59,7 +59,8 @@ from pytest_vq.schema.spec import CallableCase, CaseId
 from pytest_vq.schema.verdict import Status, Verdict
 from pytest_vq.store.baselines import BaselineStore
 from pytest_vq.store.explained import explained_file, read_explained
-from pytest_vq.store.results import Results, ResultsWriter, read_results
+from pytest_vq.store.results import Results, read_results
+from pytest_vq.store.results_writer import ResultsWriter
 from pytest_vq.store.sides import read_side
 
 SLUG = ENVIRONMENT.device_slug

@@ -20,7 +20,7 @@ from pytest_vq.schema.record import Environment, Record
 from pytest_vq.schema.spec import EAGER
 from pytest_vq.schema.verdict import Status
 from pytest_vq.store.baselines import BaselineStore
-from pytest_vq.store.results import ResultsWriter
+from pytest_vq.store.results_writer import ResultsWriter
 
 TESTS = Path(__file__).parents[1]
 H200 = replace(

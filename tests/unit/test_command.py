@@ -32,6 +32,7 @@ OTHER: dict[str, Any] = {
     "output": Path("/somewhere else/results"),
     "runs": 5,
     "report": True,
+    "resume": True,
 }
 # Valid for every option, and another value than above.
 INI = """\
@@ -50,6 +51,7 @@ vq_strict = {switch}
 vq_output = ini-results
 vq_runs = 2
 vq_report = {switch}
+vq_resume = {switch}
 """
 CHANGED = [pytest.param(field, value, id=field) for field, value in OTHER.items()]
 
@@ -118,7 +120,8 @@ class TestOptions:
     def test_a_process_that_only_measures_judges_records_starts_and_reports_nothing(self, reread) -> None:
         output = Path("/elsewhere")
         read = reread(words_of(all_of(Options(**OTHER)) | ungated(output)), INI.format(switch="true"))
-        assert read == replace(Options(**OTHER), gate="off", save=False, runs=1, report=False, output=output)
+        only_measures = {"gate": "off", "save": False, "runs": 1, "report": False, "resume": False}
+        assert read == replace(Options(**OTHER), output=output, **only_measures)
 
 
 def test_targets_come_first_then_the_words_given_then_the_options() -> None:

@@ -21,7 +21,7 @@ from pytest_vq.schema.outcome import Failure
 from pytest_vq.schema.record import Environment, Record
 from pytest_vq.schema.side import SidePair, entry_of
 from pytest_vq.store.baselines import BaselineStore
-from pytest_vq.store.results import ResultsWriter
+from pytest_vq.store.results_writer import ResultsWriter
 
 GPU = replace(
     ENVIRONMENT,

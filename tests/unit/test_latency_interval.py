@@ -18,7 +18,8 @@ from pytest_vq.cli.main import main
 from pytest_vq.report.candidates import Candidate, candidates_of
 from pytest_vq.schema.estimates import Estimates
 from pytest_vq.schema.record import Record
-from pytest_vq.store.results import ResultsWriter, Row
+from pytest_vq.store.results import Row
+from pytest_vq.store.results_writer import ResultsWriter
 
 
 def row(times_ms: Sequence[float], model: str = "net", **columns: Any) -> Row:

@@ -43,7 +43,8 @@ from pytest_vq.report.job_summary import job_summary
 from pytest_vq.schema.outcome import Failure
 from pytest_vq.schema.record import COLUMNS, Record
 from pytest_vq.schema.verdict import Status
-from pytest_vq.store.results import ResultsWriter, read_results
+from pytest_vq.store.results import read_results
+from pytest_vq.store.results_writer import ResultsWriter
 
 GPU = replace(ENVIRONMENT, device="cuda", device_name="A GPU", device_slug="a-gpu", versions={"torch": "2.13.0"})
 SCHEMES = (("fp32", "eager"), ("fp16", "eager"), ("int8", "eager"), ("int4", "eager"), ("int8", "compile"))

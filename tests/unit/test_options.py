@@ -40,6 +40,7 @@ def test_the_defaults_are_the_contracts(read, pytester) -> None:
         output=pytester.path / "vq-results",
         runs=1,
         report=False,
+        resume=False,
     )
 
 
@@ -62,6 +63,7 @@ VALUES = [
     ("vq-strict", None, "1", "strict", True),
     ("vq-runs", "3", "3", "runs", 3),
     ("vq-report", None, "on", "report", True),
+    ("vq-resume", None, "on", "resume", True),
 ]
 
 

@@ -27,7 +27,7 @@ from pytest_vq.schema.estimates import Operator
 from pytest_vq.schema.outcome import Failure, Outcome, Profile
 from pytest_vq.store.baselines import BaselineStore
 from pytest_vq.store.profiled_pairs import PROFILES, append_profile, read_profiles
-from pytest_vq.store.results import ResultsWriter
+from pytest_vq.store.results_writer import ResultsWriter
 
 CASE = make_case()
 OPERATORS = {"aten::addmm": Operator(calls=48, self_ms=6.0, self_bytes=0)}

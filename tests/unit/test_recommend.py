@@ -15,7 +15,7 @@ from pytest_vq.cli.main import main
 from pytest_vq.cli.recommend_command import size_in_bytes
 from pytest_vq.schema.outcome import Failure
 from pytest_vq.schema.record import Record
-from pytest_vq.store.results import ResultsWriter
+from pytest_vq.store.results_writer import ResultsWriter
 from pytest_vq.wording import milliseconds, size
 
 Run = Callable[..., tuple[int, str, str]]

@@ -25,7 +25,8 @@ from pytest_vq.schema.outcome import Failure
 from pytest_vq.schema.record import Environment, Record
 from pytest_vq.schema.verdict import Status
 from pytest_vq.store.explained import Explained
-from pytest_vq.store.results import ResultsWriter, read_results
+from pytest_vq.store.results import read_results
+from pytest_vq.store.results_writer import ResultsWriter
 
 GPU = replace(ENVIRONMENT, device="cuda", device_name="NVIDIA H200", device_slug="nvidia-h200")
 FILES = {

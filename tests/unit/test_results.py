@@ -21,7 +21,8 @@ from pytest_vq.schema.outcome import Failure, Outcome
 from pytest_vq.schema.record import COLUMNS, Environment
 from pytest_vq.schema.spec import EAGER
 from pytest_vq.schema.verdict import Status
-from pytest_vq.store.results import ResultsWriter, read_results
+from pytest_vq.store.results import read_results
+from pytest_vq.store.results_writer import ResultsWriter
 from pytest_vq.store.samples import read_samples
 
 TESTS = Path(__file__).parents[1]
@@ -29,10 +30,18 @@ VERSION_1 = TESTS / "data" / "results-v1"
 FILES = ["results.csv", "samples.jsonl", "study.json"]
 
 
-def outcome(model: str = "vit", *, environment: Environment = ENVIRONMENT, **columns: Any) -> Outcome:
+def outcome(
+    model: str = "vit", *, environment: Environment = ENVIRONMENT, test: str | None = None, **columns: Any
+) -> Outcome:
     """What the test of a pair of ``model`` hands on; its latency needs every digit of a float."""
     usual = {"latency_ms": 0.1 + 0.2, "telemetry": {"load": 0.5}}
-    return make_outcome(make_record(model, **(usual | columns)), environment)
+    return make_outcome(make_record(model, **(usual | columns)), environment, test=test)
+
+
+def reopen(directory: Path) -> ResultsWriter:
+    """Go on with the run in ``directory``."""
+    earlier = read_results(directory)
+    return ResultsWriter(directory, earlier.options, earlier)
 
 
 def run_script(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -161,7 +170,7 @@ def test_a_fresh_run_replaces_the_earlier_ones_files_and_no_other(tmp_path: Path
 KILLED = """
 import sys; from pathlib import Path
 from factories import make_outcome, make_record
-from pytest_vq.store.results import ResultsWriter
+from pytest_vq.store.results_writer import ResultsWriter
 writer = ResultsWriter(Path(sys.argv[1]), {})
 for n in range(10_000):
     writer.add(make_outcome(make_record(f"vit-{n}")))
@@ -186,14 +195,14 @@ def test_a_killed_run_keeps_what_it_measured(tmp_path: Path) -> None:
         assert found[name] == [f"vit-{n}" for n in range(len(found[name]))]
         assert len(kept) <= len(found[name]) <= len(kept) + 1
     assert all(row["eligible_layers"] == "48" for row in rows(tmp_path))
-    ResultsWriter.reopen(tmp_path)
+    reopen(tmp_path)
     assert models_in(tmp_path) == everywhere(*kept)
 
 
 KILLED_INSIDE = """
 import io, os, signal, sys; from pathlib import Path
 from factories import make_outcome, make_record
-from pytest_vq.store.results import ResultsWriter
+from pytest_vq.store.results_writer import ResultsWriter
 writer = ResultsWriter(Path(sys.argv[1]), {})
 writer.add(make_outcome(make_record("a")))
 
@@ -245,7 +254,7 @@ def test_a_reopened_run_drops_what_a_kill_left_half_added(tmp_path: Path, point:
     assert run_script(KILLED_INSIDE, str(tmp_path), point).returncode == -signal.SIGKILL
     ends_whole = (tmp_path / "samples.jsonl").read_bytes().endswith(b"\n")
     assert ends_whole is (point != "half the samples")
-    writer = ResultsWriter.reopen(tmp_path)
+    writer = reopen(tmp_path)
     assert models_in(tmp_path) == everywhere("a")
     assert (tmp_path / "samples.jsonl").read_bytes().endswith(b"\n")
     writer.add(make_outcome(make_record("b")))
@@ -294,7 +303,7 @@ SHORT_WRITE = """
 import resource, signal, sys; from pathlib import Path
 from factories import make_outcome, make_record
 from pytest_vq.errors import ResultsError
-from pytest_vq.store.results import ResultsWriter
+from pytest_vq.store.results_writer import ResultsWriter
 directory, name = Path(sys.argv[1]), sys.argv[2]
 writer = ResultsWriter(directory, {})
 growing = directory / name
@@ -395,7 +404,7 @@ def test_a_reopened_run_goes_on_where_it_ended(tmp_path: Path) -> None:
     started = read_results(tmp_path).started_utc
     study.write_text(study.read_text().replace(f'"started_utc":"{started}"', '"started_utc":"2025-01-01T00:00:00Z"'))
 
-    writer = ResultsWriter.reopen(tmp_path)
+    writer = reopen(tmp_path)
     assert models_in(tmp_path) == everywhere("a")
     assert not read_results(tmp_path).complete
     second = outcome("c", environment=replace(ENVIRONMENT, date_utc="2026-01-02T00:00:00Z"))
@@ -420,9 +429,124 @@ def test_a_reopened_run_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert [line.samples for line in read_samples(tmp_path)] == [first.samples[0], second.samples[0], third.samples[0]]
 
 
+def test_a_row_measured_again_replaces_the_earlier_one_in_every_file(tmp_path: Path) -> None:
+    later = replace(ENVIRONMENT, versions={"torch": "2.14.0"}, date_utc="2026-01-02T00:00:00Z")
+    earlier = ResultsWriter(tmp_path, {})
+    for model in ("a", "b"):
+        earlier.add(outcome(model))
+    earlier.close()
+    writer = reopen(tmp_path)
+    writer.add(outcome("a", environment=later, latency_ms=7.0))
+    assert models_in(tmp_path) == everywhere("b", "a")
+    results = read_results(tmp_path)
+    assert [row.environment for row in results.rows] == [ENVIRONMENT, later]
+    assert [line.samples.date_utc for line in read_samples(tmp_path)] == [ENVIRONMENT.date_utc, later.date_utc]
+    writer.add(outcome("b", environment=later))
+    assert read_results(tmp_path).environments == (later,)  # nothing is left of the other
+    assert names(tmp_path) == FILES
+
+
+def test_a_row_that_is_there_already_is_not_written_again(tmp_path: Path) -> None:
+    added = outcome("a", test="test_a.py::test_a")
+    ResultsWriter(tmp_path, {}).add(added)
+    writer = reopen(tmp_path)
+    before = {name: (tmp_path / name).stat().st_ino for name in FILES}
+    writer.add(added)
+    assert {name: (tmp_path / name).stat().st_ino for name in FILES} == before
+    assert models_in(tmp_path) == everywhere("a")
+
+
+def test_two_tests_of_one_pair_have_a_row_each(tmp_path: Path) -> None:
+    one, other = (make_outcome(make_record("a"), test=f"test_a.py::test_{name}") for name in ("one", "other"))
+    writer = ResultsWriter(tmp_path, {})
+    writer.add(one)
+    writer.add(other)
+    assert models_in(tmp_path) == everywhere("a", "a")
+    writer = reopen(tmp_path)
+    again = replace(one, record=make_record("a", latency_ms=7.0))
+    writer.add(again)
+    results = read_results(tmp_path)
+    assert [(row.test, row.record.timing.latency_ms) for row in results.rows] == [(other.test, 10.0), (one.test, 7.0)]
+    assert [line.test for line in read_samples(tmp_path)] == [other.test, one.test]
+
+
+def test_what_an_outcome_says_beside_its_record_is_kept(tmp_path: Path) -> None:
+    added = make_outcome(test="t.py::t", explanation=("aten::mm: 6 → 8 ms",), time_decided=True, tolerances_over=1.5)
+    ResultsWriter(tmp_path, {}).add(added)
+    (row,) = read_results(tmp_path).rows
+    assert row.outcome(added.samples) == added
+
+
+def test_an_earlier_failure_stays_until_its_pair_was_tried_again(tmp_path: Path) -> None:
+    writer = ResultsWriter(tmp_path, {})
+    failures = [Failure(f"{model}-int8", "OutputError", "nan", model) for model in "abc"]
+    for failure in failures:
+        writer.fail(failure)
+    writer = reopen(tmp_path)
+    assert read_results(tmp_path).failures == tuple(failures)
+    writer.add(outcome("a"))
+    assert read_results(tmp_path).failures == tuple(failures[1:])
+    again = Failure("b-int8", "WorkerCrashed", "gone", "b")
+    writer.fail(again)
+    writer.close()
+    assert read_results(tmp_path).failures == (failures[2], again)
+
+
+def test_a_full_disk_while_a_row_is_replaced_leaves_all_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ResultsWriter(tmp_path, {}).add(outcome("a"))
+    writer = reopen(tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in FILES}
+    calls: list[int] = []
+
+    def full(fd: int) -> None:  # the third and last file is the study
+        calls.append(fd)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ResultsError, match=r"No space left.*free some space"):
+        writer.add(outcome("a", latency_ms=7.0))
+    assert len(calls) == 3
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_fresh_run_killed_while_it_begins_leaves_no_earlier_row_without_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ResultsWriter(tmp_path, {}).add(outcome("a"))
+    put: list[Path] = []
+    replace_path = Path.replace
+
+    def killed(path: Path, target: Path) -> Path:
+        if put:
+            raise KeyboardInterrupt  # no handler is for it: as good as killed
+        put.append(target)
+        return replace_path(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ResultsWriter(tmp_path, {})
+    assert read_results(tmp_path).rows == ()
+
+
+def test_a_clock_set_back_between_two_runs_loses_no_order_and_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ResultsWriter(tmp_path, {}).add(outcome("a"))
+    started = read_results(tmp_path).started_utc
+    monkeypatch.setattr("pytest_vq.store.results_writer._now", lambda: "2001-01-01T00:00:00+00:00")
+    writer = reopen(tmp_path)
+    writer.add(outcome("b", environment=replace(ENVIRONMENT, date_utc="2001-01-01T00:00:00Z")))
+    writer.close()
+    assert models_in(tmp_path) == everywhere("a", "b")
+    assert (read_results(tmp_path).started_utc, read_results(tmp_path).complete) == (started, True)
+
+
 def test_a_run_may_be_reopened_before_it_measured_anything(tmp_path: Path) -> None:
     ResultsWriter(tmp_path, {"run": 1})
-    ResultsWriter.reopen(tmp_path).add(outcome("a"))
+    reopen(tmp_path).add(outcome("a"))
     assert models_in(tmp_path) == everywhere("a")
     assert read_results(tmp_path).options == {"run": 1}
 
@@ -432,11 +556,11 @@ def test_pairs_of_one_model_are_told_apart_when_a_run_is_reopened(tmp_path: Path
     ResultsWriter(tmp_path, {}).add(kept)
     lost = [outcome("a"), outcome("a", precision="int4", execution="compile"), outcome("a", batch=8)]
     study = (tmp_path / "study.json").read_bytes()
-    writer = ResultsWriter.reopen(tmp_path)
+    writer = reopen(tmp_path)
     for added in lost:
         writer.add(added)
     (tmp_path / "study.json").write_bytes(study)  # as if it could not be replaced any more
-    ResultsWriter.reopen(tmp_path)
+    reopen(tmp_path)
     assert [str(line.case_id) for line in read_samples(tmp_path)] == ["a-int8+compile"]
     assert [(row["precision"], row["execution"], row["batch"]) for row in rows(tmp_path)] == [("int8", "compile", "1")]
 
@@ -447,7 +571,7 @@ def test_what_cannot_be_read_is_not_reopened(tmp_path: Path, content: str | None
     if content is not None:
         (tmp_path / "study.json").write_text(content)
     with pytest.raises(ResultsError, match=r"study\.json"):
-        ResultsWriter.reopen(tmp_path)
+        reopen(tmp_path)
     assert (tmp_path / "results.csv").read_text() == "mine"
 
 
@@ -500,7 +624,7 @@ def test_a_failure_of_version_1_has_no_model(tmp_path: Path) -> None:
 def test_results_of_version_1_are_version_2_once_reopened(tmp_path: Path) -> None:
     directory = Path(shutil.copytree(VERSION_1, tmp_path / "out"))
     before = read_results(directory)
-    ResultsWriter.reopen(directory).add(outcome("added"))
+    reopen(directory).add(outcome("added"))
     after = read_results(directory)
     assert json.loads((directory / "study.json").read_text())["schema_version"] == 2
     assert after.rows[:-1] == before.rows

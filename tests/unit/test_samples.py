@@ -11,7 +11,8 @@ from factories import MIB, make_outcome, make_record, make_samples
 
 from pytest_vq.errors import ResultsError
 from pytest_vq.schema.record import PairSamples, Samples
-from pytest_vq.store.results import ResultsWriter, read_results
+from pytest_vq.store.results import read_results
+from pytest_vq.store.results_writer import ResultsWriter
 from pytest_vq.store.samples import SamplesLine, append_samples, encode_samples, read_samples
 
 
@@ -66,6 +67,7 @@ def test_a_line_is_plain_json(tmp_path: Path) -> None:
             "reference": None,
             "sentinel": {"blocks_ms": [[1.0], [1.0]], "stop_reason": "budget", "warmup_calls": 12},
         },
+        "test": None,
     }
 
 

@@ -13,7 +13,8 @@ from pytest_vq.cli.main import main
 from pytest_vq.report.job_summary import job_summary
 from pytest_vq.report.table import records_table
 from pytest_vq.schema.verdict import Status
-from pytest_vq.store.results import ResultsWriter, read_results
+from pytest_vq.store.results import read_results
+from pytest_vq.store.results_writer import ResultsWriter
 
 NOTE = "int4 is NF4"
 

@@ -248,6 +248,21 @@ class TestLive:
         ]
         assert "\r" not in writer.text
 
+    def test_a_kept_row_says_so_and_tells_nothing_of_how_long_others_take(self, progress) -> None:
+        line, writer, clock = progress("fp32", "fp16", "int8", "int4")
+        for name in ("fp32", "fp16"):
+            line.start(f"test.py::test[vit-{name}]")
+            line.finish(record("vit", name, verdict=Status.PASS), kept=True)
+        line.start("test.py::test[vit-int8]")
+        clock.now_s += 20
+        line.finish(record("vit", "int8", verdict=Status.PASS))
+        assert writer.text.splitlines() == [
+            "",
+            "[1/4] vit-fp32  12.35 ms  PASS  kept",
+            "[2/4] vit-fp16  12.35 ms  1.50x  38.0 dB  PASS  kept",
+            "[3/4] vit-int8  12.35 ms  1.50x  38.0 dB  PASS, about 20 s left",
+        ]
+
     def test_a_terminal_gets_one_line_that_rewrites_itself(self, progress) -> None:
         line, writer, clock = progress("fp32", "fp16", terminal=True)
         line.start("test.py::test[vit-fp32]")

@@ -78,7 +78,8 @@ class FakeNvml:
             "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=7 * 2**20),
             "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=pid) for pid in pids],
             "nvmlDeviceGetProcessUtilization": [
-                SimpleNamespace(pid=pid, smUtil=percent) for pid, percent in (busy or {}).items()
+                SimpleNamespace(pid=pid, smUtil=percent, timeStamp=int(time.time() * 1e6))
+                for pid, percent in (busy or {}).items()
             ],
         }
         self.refused = refused.split()
@@ -194,6 +195,12 @@ class TestGpu:
     def test_neighbours_and_how_busy_they_are(self, gpu) -> None:
         device = gpu(pids=(os.getpid(), 111, 222), busy={111: 40, os.getpid(): 100})
         assert device.read()["neighbours"] == {"111": 40, "222": 0}
+
+    def test_what_was_sampled_before_the_clock_was_set_back_is_not_of_the_last_second(self, gpu, monkeypatch) -> None:
+        device = gpu(pids=(os.getpid(), 111), busy={111: 40})
+        now_s = time.time()
+        monkeypatch.setattr(time, "time", lambda: now_s - 3600)
+        assert device.read()["neighbours"] == {"111": 0}
 
     def test_neighbours_at_work_are_not_known_where_nothing_ran(self, gpu) -> None:
         device = gpu(pids=(os.getpid(), 111), refused="nvmlDeviceGetProcessUtilization")
