@@ -89,7 +89,7 @@ class Kind:
 PLAIN, SAVING = Kind("plain"), Kind("--vq-save", ("--vq-save",), adds=1)
 WORKERS = Kind("-n 2", ("-n", "2"), is_forked=False)
 RUNS = Kind("--vq-runs=2", ("--vq-runs=2", "--vq-save"), is_forked=False, adds=2)
-KINDS = (PLAIN, SAVING, WORKERS, PLAIN, SAVING, PLAIN, RUNS, PLAIN, SAVING, PLAIN)
+KINDS = (PLAIN, SAVING, PLAIN, WORKERS, PLAIN, SAVING, PLAIN, RUNS, PLAIN, SAVING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Round:
 
 
 class Project:
-    """A user's project in ``directory``, with baselines; ``lengths_s`` are those of its whole runs, by kind."""
+    """A user's project in ``directory``, with baselines; and how long its runs take."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -113,7 +113,7 @@ class Project:
         (directory / "conftest.py").write_text(CONFTEST)
         (directory / "test_nets.py").write_text(TEST)
         (directory / "pytest.ini").write_text(INI)
-        self._lengths_s: dict[Kind, float] = {}
+        self._lengths_s: dict[bool, float] = {}  # of those that are forked, and of others
         self._run_whole(SAVING)
         self._recorded = directory / "recorded"
         shutil.copytree(self.baselines, self._recorded)
@@ -147,10 +147,10 @@ class Project:
         return code, (self.directory / "log").read_text(errors="replace")
 
     def length_s(self, kind: Kind) -> float:
-        """How long a whole run of ``kind`` takes."""
-        if kind not in self._lengths_s:
+        """About how long a whole run of ``kind`` takes."""
+        if kind.is_forked not in self._lengths_s:
             self._run_whole(kind)
-        return self._lengths_s[kind]
+        return self._lengths_s[kind.is_forked]
 
     def reset(self) -> None:
         """As it was before the first round."""
@@ -163,7 +163,7 @@ class Project:
         code, printed = self.end(self.start(kind))
         if code != 0:
             raise SystemExit(f"a run that was not killed ({kind.name}) ended with exit code {code}:\n{printed}")
-        self._lengths_s[kind] = time.monotonic() - started_s
+        self._lengths_s[kind.is_forked] = time.monotonic() - started_s
 
 
 def _forked(directory: Path, words: Sequence[str], log: Path) -> int:

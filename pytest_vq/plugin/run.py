@@ -103,9 +103,11 @@ class Run:
         if self._resumption is not None:
             self.complete = self.complete and not self._resumption.leaves_a_gap
             self.notes += self._resumption.notes(self.session.options.output)
-        self._writer.close(complete=self.complete)
-        if self._claim is not None:
-            self._claim.release()
+        try:
+            self._writer.close(complete=self.complete)
+        finally:
+            if self._claim is not None:
+                self._claim.release()
         if xdist.is_controller(self.session.config):
             rows = [(node_id, outcome.record, outcome.samples_ms) for node_id, outcome in self.rows]
             benchmark.write_benchmark_json(self.session.options.output / benchmark.FILE, self.session.config, rows)

@@ -1,4 +1,4 @@
-"""One process at a time measures on a device."""
+"""One process at a time measures on a device, and writes to a directory; of the dead, none."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from pytest_vq.device.lock import device_lock, lock_path
+from pytest_vq.errors import ResultsError
+from pytest_vq.files import acquire, lock_of
 
 HOLDER = """
 import sys, time
@@ -79,3 +81,46 @@ def test_its_file_lies_in_the_temporary_directory_whatever_the_device_is_called(
 def test_everybody_may_use_its_file() -> None:
     with device_lock("GPU-1"):
         assert lock_path("GPU-1").stat().st_mode & 0o666 == 0o666
+
+
+KEEPER = """
+import sys, time
+from pathlib import Path
+from pytest_vq.errors import ResultsError
+from pytest_vq.files import acquire, lock_of
+from pytest_vq.store.baselines import BaselineStore
+
+directory, purpose = Path(sys.argv[1]), sys.argv[2]
+
+
+def keep(*_):
+    Path(sys.argv[3]).touch()
+    time.sleep(600)
+
+
+if purpose == "results":
+    lock = lock_of(directory, purpose)
+    acquire(lock, ResultsError, "busy")
+    keep()
+else:
+    BaselineStore._read_or_new = keep  # what it does with the lock held
+    BaselineStore(directory).append("cpu-a", "A CPU", [("net", None, None)])
+"""
+
+
+@pytest.mark.parametrize(("purpose", "directory"), [("results", "out"), ("baselines", "baselines/cpu-a")])
+def test_the_lock_of_a_directory_is_free_again_once_its_holder_is_killed(
+    tmp_path: Path, purpose: str, directory: str
+) -> None:
+    held, given = tmp_path / "held", tmp_path / Path(directory).parts[0]
+    holder = subprocess.Popen([sys.executable, "-c", KEEPER, str(given), purpose, str(held)])
+    try:
+        wait_for(held, holder)
+        lock = lock_of(tmp_path / directory, purpose)
+        with pytest.raises(ResultsError, match="busy"):
+            acquire(lock, ResultsError, "busy")
+    finally:
+        holder.kill()
+        holder.wait()
+    acquire(lock, ResultsError, "busy")  # at once: it waits for nobody
+    lock.release()
