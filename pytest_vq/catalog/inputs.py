@@ -90,7 +90,7 @@ def checked_inputs(given: Any, what: str, batch: int | None = None) -> ModelInpu
     """``given`` as inputs, where a model can be called with it.
 
     Args:
-        given: what a user's function returned.
+        given: what a user gave, or a user's function returned.
         what: whose it is, for messages: ``my-net: its function inputs``.
         batch: the rows that it must have; None: any number, and all tensors the same.
 
@@ -106,7 +106,7 @@ def checked_inputs(given: Any, what: str, batch: int | None = None) -> ModelInpu
     if not (named and tensors and all(isinstance(tensor, Tensor) for tensor in tensors)):
         kinds = ", ".join(sorted({type(tensor).__name__ for tensor in tensors})) or "nothing"
         inside = f" of {kinds}" if isinstance(given, dict | tuple | list) else ""
-        raise RegistrationError(f"{what} returned a {type(given).__name__}{inside}; it must return {_FORMS}")
+        raise RegistrationError(f"{what}: found a {type(given).__name__}{inside}, expected {_FORMS}")
     for name, tensor in named_tensors(inputs):
         fault = _fault(tensor, len(tensors[0]) if batch is None and tensors[0].dim() else batch)
         if fault:
@@ -134,7 +134,7 @@ def _fault(tensor: Tensor, batch: int | None) -> str:
         meant = f"[{batch or 'n'}, ...]"
         return f"has shape {list(tensor.shape)}, expected {meant}: every tensor's first axis is the batch"
     if tensor.device.type != "cpu":
-        return f"is on {tensor.device}; return it on the CPU, and each precision gets its copy on the device"
+        return f"is on {tensor.device}; it must be on the CPU, and each precision gets its copy on the device"
     if tensor.is_floating_point() and tensor.dtype is not torch.float32:
-        return f"is {tensor.dtype}; return FP32, and each precision gets it in its own type"
+        return f"is {tensor.dtype}; it must be FP32, and each precision gets it in its own type"
     return ""

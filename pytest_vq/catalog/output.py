@@ -43,7 +43,7 @@ def output_tensor(output: Any) -> Tensor:
         raise OutputError(
             f"the model returned a {type(output).__name__}, which cannot be compared between precisions: return one "
             "tensor [batch, ...], or a transformers ModelOutput with logits, pooler_output or last_hidden_state; or "
-            "register the model with output=, a function that makes one tensor of it"
+            "give output= (of register_model, or of load), a function that makes one tensor of it"
         )
     for name in ("logits", "pooler_output"):
         value = getattr(output, name, None)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import pytest_vq
 from pytest_vq.advise import loading
 from pytest_vq.device.cpu import computes_bf16
-from pytest_vq.errors import OutputError, PrecisionError, SelectionError
+from pytest_vq.errors import OutputError, PrecisionError, RegistrationError, SelectionError
 from pytest_vq.execution import executions
 from pytest_vq.execution.prepared import Prepared
 from pytest_vq.precision.converted import Converted
@@ -204,6 +204,10 @@ class TestWrongUsage:
     def test_a_model_that_is_not_fp32(self, inputs: Tensor) -> None:
         with pytest.raises(PrecisionError, match="the model to convert must be FP32"):
             pytest_vq.load(Net().half(), "int8", inputs=inputs)
+
+    def test_inputs_that_are_no_tensors(self, inputs: Tensor) -> None:
+        with pytest.raises(RegistrationError, match=r"^load: inputs: found a ndarray, expected a tensor, a tuple of"):
+            pytest_vq.load(Net(), "int8", inputs=inputs.numpy())  # type: ignore[arg-type]
 
     def test_inputs_that_fp32_cannot_answer(self) -> None:
         with pytest.raises(OutputError, match="fp32: its forward failed"):

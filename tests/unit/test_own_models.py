@@ -263,7 +263,7 @@ class TestLabelled:
             (lambda: (torch.randn(4, 3, 32, 32), torch.zeros(3).long()), "it has 4 images and 3 labels"),
             (lambda: (torch.randn(4, 3, 32, 32), torch.zeros(4)), r"its labels are torch.float32 \[4\]"),
             (lambda: (torch.randn(4, 3, 32, 32), [1, 2, 3, 4]), "its labels are list"),
-            (lambda: ("path", torch.zeros(4).long()), "returned a str; it must return a tensor, a tuple"),
+            (lambda: ("path", torch.zeros(4).long()), "found a str, expected a tensor, a tuple"),
             (lambda: 1 // 0, "its function for labelled= raised ZeroDivisionError: integer"),
         ],
     )
@@ -310,9 +310,9 @@ class TestRefusedWhenMeasured:
         [
             (lambda batch, generator: torch.randn(1, 3, 8, 8), r"the tensor has shape \[1, 3, 8, 8\], expected \[2, "),
             (lambda batch, generator: (torch.randn(2, 4), torch.tensor(1.0)), r"tensor 1 has shape \[\], expected"),
-            (lambda batch, generator: {"a": torch.randn(2, 4).double()}, "'a' is torch.float64; return FP32"),
-            (lambda batch, generator: [[1.0, 2.0]], "returned a list of list; it must return a tensor"),
-            (lambda batch, generator: {}, "returned a dict of nothing; it must"),
+            (lambda batch, generator: {"a": torch.randn(2, 4).double()}, "'a' is torch.float64; it must be FP32"),
+            (lambda batch, generator: [[1.0, 2.0]], "found a list of list, expected a tensor"),
+            (lambda batch, generator: {}, "found a dict of nothing, expected"),
             (lambda batch, generator: generator.missing, "its function for inputs= raised AttributeError"),
         ],
     )
@@ -336,5 +336,5 @@ class TestRefusedWhenMeasured:
 
     def test_a_dict_without_a_function_says_what_to_give(self, bench: Bench) -> None:
         register_model("own", **IMAGES)(Encoder)
-        with pytest.raises(OutputError, match=r"the model returned a dict, .* register the model with output="):
+        with pytest.raises(OutputError, match=r"the model returned a dict, .* give output= "):
             bench.measure(case("fp32"))
