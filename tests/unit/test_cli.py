@@ -214,8 +214,8 @@ def test_accept_prints_the_changes_and_moves_the_anchor(cli, tmp_path: Path) -> 
 def test_accept_keeps_processes_and_devices_apart(cli, tmp_path: Path) -> None:
     second = replace(H200, date_utc="2025-01-02T00:00:00Z")
     writer = ResultsWriter(tmp_path / "out", {})
-    for environment, latency_ms in ((H200, 4.0), (H200, 5.0), (second, 6.0), (CPU, 70.0)):
-        writer.add(make_outcome(record(latency_ms=latency_ms), environment))
+    for test, (environment, latency_ms) in enumerate(((H200, 4.0), (H200, 5.0), (second, 6.0), (CPU, 70.0))):
+        writer.add(replace(make_outcome(record(latency_ms=latency_ms), environment), test=f"test_{test}"))
     writer.close()
     assert cli("baselines", "accept", "out", "--reason", "why")[0] == 0
     store = BaselineStore(tmp_path / "baselines")
