@@ -98,7 +98,12 @@ class Guarded:
             answer = self._fallback(*args, **kwargs)
             self._tell(GuardedExecution(rows, 0, rows, None, None))
             return answer
-        attempt = self._attempt(args, kwargs, rows)
+        try:
+            attempt = self._attempt(args, kwargs, rows)
+        except BaseException:  # a probe that was interrupted must not be waited for
+            with self._lock:
+                self._breaker.forget(permit)
+            raise
         if not attempt.failed:
             self._settle(permit, rows, 0, attempt)
             return attempt.answer
@@ -212,7 +217,7 @@ def guard(  # noqa: PLR0913  # it is called once, by keyword
         state: to begin in; OPEN in a process that takes the place of one whose device was lost.
         clock: seconds that only go forward.
         on_transition: told of every change of state, while the guard is locked: it must not call it.
-        on_execution: told what became of every call.
+        on_execution: told what became of every call. What either raises reaches the caller.
 
     Raises ValueError for a setting that makes no sense.
     """

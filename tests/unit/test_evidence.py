@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from calibrations import importable_calibrations
 
 from pytest_vq.serve.evidence import ExceedanceEvidence, ShortfallEvidence
 
 
 @pytest.fixture(scope="module")
-def serving() -> Any:
-    root = str(Path(__file__).parents[2])
-    sys.path.insert(0, root)
-    try:
-        yield importlib.import_module("bench.calibration.serving")
-    finally:
-        sys.path.remove(root)
+def serving() -> Iterator[Any]:
+    with importable_calibrations() as calibration:
+        yield calibration("serving")
 
 
 def by_definition(shares: list[float]) -> float:

@@ -256,6 +256,22 @@ def test_what_the_fallback_costs_can_be_told() -> None:
     assert setting.guarded.state is State.OPEN
 
 
+def test_a_probe_that_was_interrupted_is_not_waited_for() -> None:
+    def interrupted(x: Tensor) -> Tensor:
+        raise KeyboardInterrupt
+
+    model = [interrupted]
+    limits = {"wait_duration_in_open_state": 0.0, "permitted_number_of_calls_in_half_open_state": 2}
+    setting = Setting(lambda x: model[0](x), state="OPEN", **limits)
+    for _ in range(5):
+        with pytest.raises(KeyboardInterrupt):
+            setting.guarded(BATCH)
+    model[0] = quantized
+    for _ in range(2):
+        assert torch.equal(setting.guarded(BATCH), quantized(BATCH))
+    assert setting.guarded.state is State.CLOSED
+
+
 def test_many_threads_may_call_it() -> None:
     setting = Setting(inject.exception(rate=0.5, seed=2)(quantized), wait_duration_in_open_state=0.0)
     wrong: list[Tensor] = []

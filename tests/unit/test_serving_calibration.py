@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from calibrations import importable_calibrations
 
 from pytest_vq.schema.verdict import Status
 from pytest_vq.serve.tails import judge_tail
@@ -17,13 +16,9 @@ RHOS = (0.5, 0.7)
 
 
 @pytest.fixture(scope="module")
-def serving() -> Any:
-    root = str(Path(__file__).parents[2])
-    sys.path.insert(0, root)
-    try:
-        yield importlib.import_module("bench.calibration.serving")
-    finally:
-        sys.path.remove(root)
+def serving() -> Iterator[Any]:
+    with importable_calibrations() as calibration:
+        yield calibration("serving")
 
 
 @pytest.fixture(scope="module")
