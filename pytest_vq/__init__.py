@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pytest_vq.precision.own_precisions import register_precision
     from pytest_vq.schema.figures import Timing
     from pytest_vq.schema.record import Record
+    from pytest_vq.serve.guard import guard
 
 __all__ = [
     "LoadReport",
@@ -23,6 +24,7 @@ __all__ = [
     "Timing",
     "VqError",
     "__version__",
+    "guard",
     "load",
     "register_execution",
     "register_model",
@@ -31,6 +33,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "guard": "pytest_vq.serve.guard:guard",
     "LoadReport": "pytest_vq.advise.loading:LoadReport",
     "load": "pytest_vq.advise.loading:load",
     "Record": "pytest_vq.schema.record:Record",

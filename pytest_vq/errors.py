@@ -64,3 +64,15 @@ class ResultsError(VqError):
 
 class MissingExtraError(VqError):
     """What was asked for needs libraries that are installed with one of the package's extras; names it."""
+
+
+class QueueFullError(VqError):
+    """A server refused a request at once, because as many as it holds were waiting already."""
+
+
+class BatcherClosedError(VqError):
+    """A request came to a server that was closed, or whose thread had ended."""
+
+
+class RolloutError(VqError):
+    """A rollout's log is damaged, does not replay to its own decisions, or is of a rollout with other limits."""

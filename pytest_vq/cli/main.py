@@ -21,6 +21,7 @@ from pytest_vq.cli import (
     models_command,
     recommend_command,
     report_command,
+    rollout_command,
     selftest_command,
 )
 from pytest_vq.errors import VqError
@@ -87,6 +88,12 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None] | None
         "choose a precision for each layer, by measuring",
         choose_command.add_arguments,
         choose_command.run_choose,
+    ),
+    (
+        "rollout",
+        "replay a rollout's decisions and explain the last",
+        rollout_command.add_arguments,
+        rollout_command.run_rollout,
     ),
     ("ab", "compare two environments in alternating fresh processes", ab_command.add_arguments, ab_command.run_ab),
 )

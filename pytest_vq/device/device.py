@@ -197,6 +197,11 @@ def is_device_trouble(error: BaseException) -> bool:
     return bool(_say_out_of_memory(error)) or "CUDA error" in str(error)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """True where ``error`` says, by its type or its words, that memory ran out."""
+    return bool(_say_out_of_memory(error))
+
+
 def _say_out_of_memory(error: BaseException) -> str:
     """How surely ``error`` says that memory ran out, in words; empty where it says something else."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import math
-import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from operator import or_
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from calibrations import importable_calibrations
 from factories import ENVIRONMENT, make_entry, make_estimates, make_outcome
 
 from pytest_vq.gate.decide import decide
@@ -29,13 +29,9 @@ SETTLED = {Status.PASS, Status.IMPROVED}  # what the simulations count as a PASS
 
 
 @pytest.fixture(scope="module")
-def calibration() -> Any:
-    root = str(Path(__file__).parents[2])
-    sys.path.insert(0, root)
-    try:
-        yield lambda name: importlib.import_module(f"bench.calibration.{name}")
-    finally:
-        sys.path.remove(root)
+def calibration() -> Iterator[Any]:
+    with importable_calibrations() as imported:
+        yield imported
 
 
 def process(steady: float, speedup: float, median: float, sentinel: float) -> Estimates:

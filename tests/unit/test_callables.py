@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import random
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from calibrations import importable_calibrations
 from factories import (
     CALLABLE_SETUP,
     ENVIRONMENT,
@@ -425,21 +423,11 @@ class TestGate:
         assert Noise({LATENCY: Prior(5.0, 1e-4, 3)}).prior(LATENCY_CALLABLES) is None
 
 
-@contextmanager
-def repository_importable() -> Iterator[None]:
-    root = str(Path(__file__).parents[2])
-    sys.path.insert(0, root)
-    try:
-        yield
-    finally:
-        sys.path.remove(root)
-
-
 @pytest.mark.parametrize("factor", [1.0, 1.1])
 def test_on_recorded_noise_unchanged_code_never_fails_and_a_tenth_more_time_always_does(factor: float) -> None:
     # Recordings of whole runs of pytest; in the others the machine was as busy as a run now says for itself.
-    with repository_importable():
-        replay = importlib.import_module("bench.calibration.replay")
+    with importable_calibrations() as calibration:
+        replay = calibration("replay")
     found: Counter[Status] = Counter()
     for recording in replay.recordings():
         if recording.name.startswith(("cpu_selftest", "cpu_hours, beside")):
