@@ -7,6 +7,7 @@ atomically.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from pytest_vq.store.csv_table import head_line, record_line
 from pytest_vq.store.results import SCHEMA_VERSION, STUDY, TABLE, Results, Row
 from pytest_vq.store.samples import SAMPLES, append_samples, encode_samples, filter_samples, lines_of
 
-_Key = tuple[str | None, CaseId]
+_Key = tuple[str | None, CaseId, int]  # the last tells rows apart whose test is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,9 @@ class ResultsWriter:
         self._failures: list[Failure] = []
         self._earlier_failures: list[Failure] = list(earlier.failures) if earlier else []
         self._lines: dict[_Key, _Line] = {}
+        self._unnamed: Counter[CaseId] = Counter()
         for row in earlier.rows if earlier else ():
-            self._lines[row.key] = self._line(row)
+            self._lines[self._key(row)] = self._line(row)
         self._write_all(earlier.rows if earlier else ())
 
     def add(self, outcome: Outcome) -> None:
@@ -65,17 +67,16 @@ class ResultsWriter:
         row = Row.of(outcome)
         line = self._line(row)
         self._forget_failure(row.record.id)
-        before = dict(self._lines)
-        earlier = self._lines.pop(row.key, None) or self._lines.pop((None, row.record.case_id), None)
-        if earlier == line:
-            self._lines = before
+        before, key = dict(self._lines), self._key(row)
+        if self._lines.get(key) == line:
             return
-        self._lines[row.key] = line
+        gone = [self._lines.pop(other, None) for other in self._giving_way(row)]
+        self._lines[key] = line
         try:
-            if earlier is None:
-                self._append(outcome, line)
-            else:
+            if any(gone):
                 self._replace(outcome)
+            else:
+                self._append(outcome, line)
         except OSError as error:
             self._lines = before
             raise self._error(error) from error
@@ -89,6 +90,20 @@ class ResultsWriter:
     def close(self, complete: bool = True) -> None:
         """Write the last state; ``complete`` says that the run was not interrupted."""
         self._save(complete)
+
+    def _key(self, row: Row) -> _Key:
+        pair = row.record.case_id
+        if row.test is not None:
+            return row.test, pair, 0
+        self._unnamed[pair] += 1
+        return None, pair, self._unnamed[pair]
+
+    def _giving_way(self, row: Row) -> list[_Key]:
+        """The keys of what gives way to ``row``: nothing to one whose test is not known."""
+        if row.test is None:
+            return []
+        pair = row.record.case_id
+        return [(row.test, pair, 0), *((None, pair, number) for number in range(1, self._unnamed[pair] + 1))]
 
     def _line(self, row: Row) -> _Line:
         known = self._environments
@@ -126,7 +141,9 @@ class ResultsWriter:
 
     def _write_all(self, rows: Iterable[Row]) -> None:
         """Write all files at the start, the study first: no earlier run's rows may be left there without samples."""
-        taken = {row.key: {estimates.date_utc for estimates in row.estimates} for row in rows}
+        taken: dict[tuple[str | None, CaseId], set[str]] = {}
+        for row in rows:
+            taken.setdefault(row.key, set()).update(estimates.date_utc for estimates in row.estimates)
         kept = filter_samples(self.directory, lambda line: line.date_utc in taken.get(line.key, ())) if taken else b""
         try:
             replace_together(

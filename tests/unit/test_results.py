@@ -433,15 +433,15 @@ def test_a_row_measured_again_replaces_the_earlier_one_in_every_file(tmp_path: P
     later = replace(ENVIRONMENT, versions={"torch": "2.14.0"}, date_utc="2026-01-02T00:00:00Z")
     earlier = ResultsWriter(tmp_path, {})
     for model in ("a", "b"):
-        earlier.add(outcome(model))
+        earlier.add(outcome(model, test=model))
     earlier.close()
     writer = reopen(tmp_path)
-    writer.add(outcome("a", environment=later, latency_ms=7.0))
+    writer.add(outcome("a", environment=later, test="a", latency_ms=7.0))
     assert models_in(tmp_path) == everywhere("b", "a")
     results = read_results(tmp_path)
     assert [row.environment for row in results.rows] == [ENVIRONMENT, later]
     assert [line.samples.date_utc for line in read_samples(tmp_path)] == [ENVIRONMENT.date_utc, later.date_utc]
-    writer.add(outcome("b", environment=later))
+    writer.add(outcome("b", environment=later, test="b"))
     assert read_results(tmp_path).environments == (later,)  # nothing is left of the other
     assert names(tmp_path) == FILES
 
@@ -495,7 +495,7 @@ def test_an_earlier_failure_stays_until_its_pair_was_tried_again(tmp_path: Path)
 def test_a_full_disk_while_a_row_is_replaced_leaves_all_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ResultsWriter(tmp_path, {}).add(outcome("a"))
+    ResultsWriter(tmp_path, {}).add(outcome("a", test="t"))
     writer = reopen(tmp_path)
     before = {name: (tmp_path / name).read_bytes() for name in FILES}
     calls: list[int] = []
@@ -507,9 +507,21 @@ def test_a_full_disk_while_a_row_is_replaced_leaves_all_as_it_was(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ResultsError, match=r"No space left.*free some space"):
-        writer.add(outcome("a", latency_ms=7.0))
+        writer.add(outcome("a", test="t", latency_ms=7.0))
     assert len(calls) == 3
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_rows_whose_test_is_not_known_give_way_to_one_whose_is_and_not_to_each_other(tmp_path: Path) -> None:
+    later = replace(ENVIRONMENT, date_utc="2026-01-02T00:00:00Z")
+    writer = ResultsWriter(tmp_path, {})
+    for environment in (ENVIRONMENT, later):
+        writer.add(outcome("a", environment=environment))
+    assert models_in(tmp_path) == everywhere("a", "a")
+    writer = reopen(tmp_path)
+    assert models_in(tmp_path) == everywhere("a", "a")
+    writer.add(outcome("a", test="t"))
+    assert models_in(tmp_path) == everywhere("a")
 
 
 def test_a_fresh_run_killed_while_it_begins_leaves_no_earlier_row_without_samples(
