@@ -64,3 +64,11 @@ class ResultsError(VqError):
 
 class MissingExtraError(VqError):
     """What was asked for needs libraries that are installed with one of the package's extras; names it."""
+
+
+class QueueFullError(VqError):
+    """A server refused a request at once, because as many as it holds were waiting already."""
+
+
+class EndpointError(VqError):
+    """A server could not be reached, answered too late or with an error, or with what its protocol does not allow."""

@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("device/", "store/", "gate/"),
     ("execution/", "report/", "processes/"),
     ("measure/",),
-    ("advise/",),
+    ("advise/", "serve/"),
     ("plugin/", "cli/"),
     ("__init__",),
 )
