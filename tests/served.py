@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pytest_vq.errors import QueueFullError
-from pytest_vq.serve.endpoint import SampledService, serve_unbatched
+from pytest_vq.serve.endpoint import SampledService, TorchEndpoint, serve_unbatched
 from pytest_vq.serve.open_inference import OpenInferenceEndpoint, ServerModel
 
 SAMPLES = tuple(range(8))
@@ -85,3 +85,11 @@ def remote(url: str, model: str, connections: int = 4) -> SampledService:
     """A model behind a server that speaks the Open Inference Protocol."""
     endpoint = OpenInferenceEndpoint(ServerModel(url, model, input_name="x"), timeout_s=5.0)
     return serve_unbatched(endpoint, np.arange(8, dtype=np.float32).reshape(8, 1), connections)
+
+
+def on_gpu() -> SampledService:
+    """A model of torch on the GPU."""
+    import torch
+
+    model = torch.nn.Linear(16, 4).to("cuda").eval()
+    return serve_unbatched(TorchEndpoint(model, "cuda"), np.ones((8, 16), np.float32))

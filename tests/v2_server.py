@@ -52,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
         self.connections.add(self.client_address)
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.model() == "slow":
-            time.sleep(1.0)
+            time.sleep(1.5)
         if self.model() in BROKEN:
             self.answer(*BROKEN[self.model()])
             return

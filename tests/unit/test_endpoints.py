@@ -106,11 +106,11 @@ def test_a_connection_that_the_server_closed_while_idle_is_opened_again(server: 
         ("short", "output y is not what it says: ValueError: cannot reshape"),
         ("words", "its datatype BYTES is no number's"),
         ("rows", r"answered a batch of 3 with an output of shape \[1, 2\]"),
-        ("slow", "slow at .* did not answer within 0.2 s"),
+        ("slow", "slow at .* did not answer within 0.6 s"),
     ],
 )
 def test_what_is_no_answer_is_an_error_that_says_who_and_why(server: Server, model: str, words: str) -> None:
-    endpoint = OpenInferenceEndpoint(ServerModel(server[0], model), timeout_s=0.2)
+    endpoint = OpenInferenceEndpoint(ServerModel(server[0], model), timeout_s=0.6)
     with pytest.raises(EndpointError, match=words):
         endpoint.infer(BATCH)
     endpoint.close()

@@ -7,6 +7,7 @@ import platform
 import time
 from collections import Counter
 from concurrent.futures import Future
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def test_loadgen_sends_every_query_and_keeps_every_latency(by_loadgen: tuple[Loa
     times = zip(requests.scheduled_ns, requests.sent_ns, requests.completed_ns, strict=True)
     assert all(due <= sent <= done for due, sent, done in times)
     assert set(requests.sample) <= set(served.SAMPLES)
-    assert (run.load_engine, run.engine_version) == ("loadgen", "6.0.17")
+    assert (run.load_engine, run.engine_version) == ("loadgen", version("mlcommons-loadgen"))
 
 
 def test_the_builtin_engine_sends_the_same_scenarios(by_loadgen: tuple[LoadRun, Path]) -> None:
@@ -105,12 +106,12 @@ def test_builtin_arrivals_are_poisson_and_repeat_by_their_seed() -> None:
 @pytest.mark.parametrize("engine", [pytest.param("loadgen", marks=NO_LOADGEN), "builtin"])
 def test_whatever_a_service_does_each_request_ends_with_what_became_of_it(engine: str) -> None:
     trouble = Served("served:troubled", {"silent": 10, "failing": 15, "refused": 20})
-    asked = plan("Server", 40, warmup_requests=0, query_limit_s=0.3)
+    asked = plan("Server", 40, warmup_requests=0, query_limit_s=1.0)
     run = run_load(asked, trouble, engine)
     outcomes = {number: outcome for number, outcome in enumerate(run.requests.outcome) if outcome != OK}
     assert outcomes == {10: UNANSWERED, 15: "ValueError", 20: REFUSED}
     assert run.messages == {"ValueError": "no such picture", REFUSED: "64 requests wait already"}
-    assert run.latencies_ns[10] >= 300 * MS
+    assert run.latencies_ns[10] >= 1000 * MS
     assert sum(run.violations(1e6)) == 3
 
 
@@ -161,10 +162,10 @@ def test_one_stall_counts_against_all_that_were_due_in_it() -> None:
 
 def test_a_time_limit_ends_what_is_not_answered_and_sends_nothing_more() -> None:
     trouble = Served("served:troubled", {"silent": 5, "failing": -1, "refused": -1})
-    run = run_load(plan("SingleStream", 30, warmup_requests=0, query_limit_s=1.0, run_limit_s=0.5), trouble)
+    run = run_load(plan("SingleStream", 30, warmup_requests=0, query_limit_s=2.0, run_limit_s=1.0), trouble)
     assert run.requests.outcome == (OK,) * 5 + (UNANSWERED,) + (UNSENT,) * 24
     assert run.invalid is not None
-    assert "limit of 0.5 s with 24 of 30 requests not sent" in run.invalid
+    assert "limit of 1 s with 24 of 30 requests not sent" in run.invalid
 
 
 def test_a_run_whose_own_sending_lagged_is_invalid() -> None:
