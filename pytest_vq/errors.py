@@ -76,3 +76,7 @@ class BatcherClosedError(VqError):
 
 class RolloutError(VqError):
     """A rollout's log is damaged, does not replay to its own decisions, or is of a rollout with other limits."""
+
+
+class EndpointError(VqError):
+    """A server could not be reached, answered too late or with an error, or with what its protocol does not allow."""

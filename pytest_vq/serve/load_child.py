@@ -1,0 +1,69 @@
+"""The fresh process that puts load on what is served: ``python -m pytest_vq.serve.load_child DIRECTORY``.
+
+It reads ``order.json`` from the directory and leaves ``run.json`` there, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import wait
+from contextlib import suppress
+from pathlib import Path
+from pkgutil import resolve_name
+
+from pytest_vq.errors import MeasurementError
+from pytest_vq.files import write_json
+from pytest_vq.schema.load_run import LoadPlan
+from pytest_vq.serve.builtin_engine import run_builtin
+from pytest_vq.serve.endpoint import Service
+from pytest_vq.serve.load import Order
+from pytest_vq.serve.loadgen_engine import run_loadgen
+
+_CLOSING_S = 5.0  # at most; a request that is never answered keeps its thread for ever
+
+
+def main(directory: Path) -> None:
+    """Carry out the order in ``directory``."""
+    import msgspec
+
+    # An interrupt is the parent's: it ends this process. Raised here, it could reach LoadGen, which does not survive.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    order = msgspec.json.decode((directory / "order.json").read_bytes(), type=Order)
+    sys.path += [path for path in order.import_paths if path not in sys.path]
+    service: Service = resolve_name(order.served.factory)(**order.served.arguments)
+    if service.sample_count < 1:
+        raise MeasurementError(f"{order.served.factory} made a service that holds no samples to ask about")
+    _warm(service, order.plan)
+    gc.collect()
+    gc.freeze()  # what was built lives to the end: no collection during the run looks at it
+    run = (
+        run_loadgen(order.plan, service, directory)
+        if order.load_engine == "loadgen"
+        else run_builtin(order.plan, service)
+    )
+    write_json(directory / "run.json", run)
+    _close(service, min(_CLOSING_S, order.plan.query_limit_s))
+
+
+def _warm(service: Service, plan: LoadPlan) -> None:
+    """Send the plan's requests of warm-up, one after the other."""
+    for number in range(plan.warmup_requests):
+        with suppress(Exception):  # what goes wrong here goes wrong in the run too, and is an outcome there
+            wait([service.submit(number % service.sample_count)], plan.query_limit_s)
+
+
+def _close(service: Service, limit_s: float) -> None:
+    closing = threading.Thread(target=service.close, daemon=True)
+    closing.start()
+    closing.join(limit_s)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # not by way of the threads that are still waiting

@@ -1,0 +1,95 @@
+"""Services for tests of load: small, made anew by a fresh process, each with one thing to it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from pytest_vq.errors import QueueFullError
+from pytest_vq.serve.endpoint import SampledService, TorchEndpoint, serve_unbatched
+from pytest_vq.serve.open_inference import OpenInferenceEndpoint, ServerModel
+
+SAMPLES = tuple(range(8))
+
+
+def service(answer: Callable[[int, int], Any], threads: int = 1) -> SampledService:
+    """Answers by ``answer(number of the request, sample)``, in threads of its own."""
+    executor = ThreadPoolExecutor(threads)
+    number = iter(range(10**9))
+    return SampledService(SAMPLES, lambda sample: executor.submit(answer, next(number), sample), executor.shutdown)
+
+
+def doubling() -> SampledService:
+    return service(lambda number, sample: 2 * sample)
+
+
+def stalling(at: int, for_s: float) -> SampledService:
+    """Stands still once, for ``for_s``, at request ``at``."""
+    return service(lambda number, sample: time.sleep(for_s if number == at else 0.0))
+
+
+def troubled(silent: int, failing: int, refused: int) -> SampledService:
+    """Of its requests, by number, one is never answered, one fails, and one is refused."""
+    numbers = iter(range(10**9))
+    executor = ThreadPoolExecutor(4)
+
+    def answer(number: int, sample: int) -> int:
+        if number == silent:
+            threading.Event().wait()
+        if number == failing:
+            raise ValueError("no such picture\nwith a hint")
+        return sample
+
+    def submit(sample: int) -> Future[int]:
+        if (number := next(numbers)) == refused:
+            raise QueueFullError("64 requests wait already")
+        return executor.submit(answer, number, sample)
+
+    return SampledService(SAMPLES, submit, executor.shutdown)
+
+
+def exiting(at: int) -> SampledService:
+    """Ends its process, as a crash would, at request ``at``."""
+    return service(lambda number, sample: os._exit(139) if number == at else None)
+
+
+def blocking(for_s: float) -> SampledService:
+    """Keeps whoever sends: each submission takes ``for_s``."""
+
+    def submit(sample: int) -> Future[int]:
+        time.sleep(for_s)
+        future: Future[int] = Future()
+        future.set_result(sample)
+        return future
+
+    return SampledService(SAMPLES, submit, lambda: None)
+
+
+def hanging() -> SampledService:
+    """Is never built."""
+    threading.Event().wait()
+    raise AssertionError
+
+
+def empty() -> SampledService:
+    return SampledService((), lambda sample: Future(), lambda: None)
+
+
+def remote(url: str, model: str, connections: int = 4) -> SampledService:
+    """A model behind a server that speaks the Open Inference Protocol."""
+    endpoint = OpenInferenceEndpoint(ServerModel(url, model, input_name="x"), timeout_s=5.0)
+    return serve_unbatched(endpoint, np.arange(8, dtype=np.float32).reshape(8, 1), connections)
+
+
+def on_gpu() -> SampledService:
+    """A model of torch on the GPU."""
+    import torch
+
+    model = torch.nn.Linear(16, 4).to("cuda").eval()
+    return serve_unbatched(TorchEndpoint(model, "cuda"), np.ones((8, 16), np.float32))
