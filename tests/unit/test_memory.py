@@ -187,17 +187,16 @@ def test_where_there_is_no_such_system_file_it_is_said(monkeypatch) -> None:
         HostMemory().mark()
 
 
+@pytest.mark.usefixtures("real_unfreeze")
 def test_what_lives_is_taken_out_of_later_collections() -> None:
+    gc.unfreeze()
     living = [[] for _ in range(1000)]
-    try:
-        freeze_live_objects()
-        frozen = gc.get_freeze_count()
-        assert frozen > len(living)
-        del living
-        freeze_live_objects()  # and what has died meanwhile is let go
-        assert gc.get_freeze_count() < frozen
-    finally:
-        gc.unfreeze()
+    freeze_live_objects()
+    frozen = gc.get_freeze_count()
+    assert frozen > len(living)
+    del living
+    freeze_live_objects()  # and what has died meanwhile is let go
+    assert gc.get_freeze_count() < frozen
 
 
 class FakeAllocator:
