@@ -9,7 +9,6 @@ from textwrap import dedent
 
 # pytester forgets the modules that a run in this process imported, and torch cannot be imported twice: import here,
 # once, whatever a run imports.
-import bitsandbytes  # noqa: F401
 import pytest
 from transformers import ViTForImageClassification  # noqa: F401
 
