@@ -6,9 +6,15 @@ A full collection takes 0.3 s in a process that has collected these tests, and t
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
+
+# Two workers share two cores: with two threads each, torch's would wait for each other, and use both cores for that.
+# Set before torch is imported, and inherited by the processes of the tests. A test that needs threads sets them.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _TOO_MANY = 400_000  # objects frozen by tests, some of them garbage, that are worth a look through everything
 _unfreeze = gc.unfreeze
