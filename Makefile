@@ -7,20 +7,23 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test lint overhead kills clean
+.PHONY: help environment bench test lint overhead kills clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+environment: $(STAMP)  ## install everything into .venv; the others do this first
 
 bench: $(STAMP)  ## measure the suite on the GPU if there is one, else on the CPU; ARGS="--vq-models all --vq-save"
 	@set -e; gpu=$$($(BIN)/python -c 'import torch; print("--gpu" if torch.cuda.is_available() else "")'); \
 	echo "$(BIN)/pytest bench --vq-report $$gpu $(ARGS)"; \
 	$(BIN)/pytest bench --vq-report $$gpu $(ARGS)
 
-# A GPU is for one test at a time; the others share two cores.
+# A GPU is for one test at a time; the others share two cores. Whoever has run out of tests takes some of the other's:
+# what is slow comes first.
 test: lint  ## lint, types and every test this machine can run; ARGS="-k store"
-	$(BIN)/pytest tests -m "not gpu" -n 2 $(ARGS)
-	$(BIN)/pytest tests -m gpu -rs $(ARGS) || [ $$? -eq 5 ]  # 5: ARGS left none of them
+	$(BIN)/pytest tests -m "not gpu" -n 2 --dist worksteal $(ARGS)
+	$(BIN)/pytest tests/gpu -m gpu -rs $(ARGS) || [ $$? -eq 5 ]  # 5: ARGS left none of them
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -9,8 +9,11 @@ Dettmers et al., QLoRA: Efficient Finetuning of Quantized LLMs (arXiv:2305.14314
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -25,6 +28,28 @@ _NF4_BLOCK = 64  # weights that share a scale
 _CPU_NF4_OUT, _CPU_NF4_IN = 32, _NF4_BLOCK
 
 
+@contextlib.contextmanager
+def _compiling_when_called() -> Iterator[None]:
+    """torch.compile that waits for the first call of what it is given.
+
+    bitsandbytes has four functions of its own compiled while it is imported, two of them its optimizers'. Nothing is
+    compiled by that yet, but torch loads its compiler, which costs each process that measures INT8 a second more.
+    """
+    compile_now = torch.compile
+
+    def compile_later(function: Callable[..., Any] | None = None, **given: Any) -> Any:
+        if function is None:
+            return functools.partial(compile_later, **given)
+        compiled = functools.cache(lambda: compile_now(function, **given))
+        return functools.wraps(function)(lambda *args, **kwargs: compiled()(*args, **kwargs))
+
+    torch.compile = compile_later  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.compile = compile_now
+
+
 def _import_bitsandbytes() -> Any:
     """bitsandbytes, imported without reaching out: where the package ``kernels`` is installed, it downloads code."""
     absent = object()
@@ -34,8 +59,9 @@ def _import_bitsandbytes() -> Any:
     sys.modules["kernels"] = None  # type: ignore[assignment]  # an import of it fails, and the built-in kernel is used
     logger.setLevel(logging.ERROR)  # it warns that it could not download
     try:
-        import bitsandbytes
-        import bitsandbytes.nn
+        with _compiling_when_called():
+            import bitsandbytes
+            import bitsandbytes.nn
     finally:
         logger.setLevel(level)
         if kernels is absent:

@@ -9,9 +9,9 @@ from textwrap import dedent
 
 # pytester forgets the modules that a run in this process imported, and torch cannot be imported twice: import here,
 # once, whatever a run imports.
-import bitsandbytes  # noqa: F401
 import pytest
 from transformers import ViTForImageClassification  # noqa: F401
+from warm_start import WarmStart
 
 import pytest_vq.execution.eager
 import pytest_vq.gate.decide
@@ -21,6 +21,7 @@ import pytest_vq.precision.bnb
 import pytest_vq.precision.bnb_check
 import pytest_vq.processes.fresh  # noqa: F401
 from pytest_vq.catalog.models import isolated
+from pytest_vq.processes import child
 
 CONFTEST = """
     import time
@@ -107,9 +108,29 @@ TEST = """
 """
 
 
+@pytest.fixture(scope="session")
+def warm_start() -> Iterator[WarmStart]:
+    """What starts processes that need not import torch first."""
+    warm = WarmStart()
+    yield warm
+    warm.close()
+
+
 @pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.Pytester]:
+def cold_start() -> None:
+    """For a test whose processes are really started as the package starts them."""
+
+
+@pytest.fixture
+def project(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    warm_start: WarmStart,
+    request: pytest.FixtureRequest,
+) -> Iterator[pytest.Pytester]:
     """The user's project: ``conftest.py`` with ``my-net``, and a test that runs the matrix."""
+    if "cold_start" not in request.fixturenames:
+        monkeypatch.setattr(child, "subprocess", warm_start)
     # The device's lock lies there: no test waits for a benchmark that happens to run on this machine.
     locks = pytester.mkdir("locks")
     monkeypatch.setenv("TMPDIR", str(locks))

@@ -411,7 +411,7 @@ class TestModels:
         assert float((project.path / "growth_mib").read_text()) < 128  # of the 256 that its forward held
 
     def test_after_a_crash_of_the_device_the_next_pair_is_measured_in_a_fresh_process(
-        self, project, rows, study
+        self, cold_start, project, rows, study
     ) -> None:
         conftest = project.path / "conftest.py"
         crash = """

@@ -28,7 +28,11 @@ def recipe(project: pytest.Pytester) -> Path:
 
 class TestChoosing:
     def test_a_registered_model_gets_a_recipe(
-        self, project: pytest.Pytester, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+        self,
+        cold_start: None,
+        project: pytest.Pytester,
+        capfd: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.chdir(project.mkdir("elsewhere"))
         arguments = ["--schemes", "int8", "--min-sqnr-db", "20", "--target", "size", "--budget", "0.05"]

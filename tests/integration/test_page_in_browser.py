@@ -249,19 +249,25 @@ def test_two_hundred_columns_scroll_and_can_be_read(tab: Tab, tmp_path: Path, mo
 class TestManyRows:
     NUMBER = 2000
 
-    @pytest.fixture
-    def many(self, tab: Tab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tab:
-        monkeypatch.setattr(page_render, "chart_images", lambda *_: [])
+    @pytest.fixture(scope="class")
+    @classmethod
+    def page(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
         one = make_record()
         records = [
             replace(
                 one,
                 identity=replace(one.identity, model=f"net-{n:04}"),
-                timing=replace(one.timing, latency_ms=1 + (7919 * n) % self.NUMBER),
+                timing=replace(one.timing, latency_ms=1 + (7919 * n) % cls.NUMBER),
             )
-            for n in range(self.NUMBER)
+            for n in range(cls.NUMBER)
         ]
-        tab.open(written(tmp_path, records))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(page_render, "chart_images", lambda *_: [])
+            return written(tmp_path_factory.mktemp("many"), records)
+
+    @pytest.fixture
+    def many(self, tab: Tab, page: Path) -> Tab:
+        tab.open(page)
         return tab
 
     def scrolled_to(self, tab: Tab, place: str) -> list[str]:

@@ -58,7 +58,7 @@ def said(keeping: pytest.Pytester) -> Callable[[], list[str]]:
     return partial(take_said, keeping.path)
 
 
-def test_what_is_recorded_is_profiled_once_and_after_the_last_pair(keeping, said) -> None:
+def test_what_is_recorded_is_profiled_once_and_after_the_last_pair(cold_start, keeping, said) -> None:
     both = ("--vq-precisions=fp16,int8", "--vq-save")
     assert keeping.runpytest_inprocess(*both).ret == 0
     assert said() == ["measures", "returned", "returned", "profiles"]

@@ -242,7 +242,7 @@ def test_fidelity_below_the_marker_fails_without_a_baseline(project, rows) -> No
     assert "90" in rows()[0]["reason"]
 
 
-def test_repeats_in_fresh_processes_are_recorded(project) -> None:
+def test_repeats_in_fresh_processes_are_recorded(cold_start, project) -> None:
     result = project.runpytest_inprocess("--vq-precisions=fp32", "--vq-runs=2", "--vq-save")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["recorded 2 lines in 1 files*"])

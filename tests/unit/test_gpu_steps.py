@@ -63,3 +63,10 @@ def test_every_model_that_a_gpu_measures_is_in_one_group(steps: Any, capsys: pyt
     models = [name for group in grouped for name in group.split(",")]
     assert sorted(models) == sorted(model.name for model in select_models("default", accelerator=True))
     assert 1 < len(grouped) < len(models)
+
+
+def test_tests_for_a_gpu_lie_where_make_test_looks_for_them() -> None:
+    tests = TOOLS.parent / "tests"
+    marked = {path.parent.name for path in tests.rglob("test_*.py") if "mark." + "gpu" in path.read_text()}
+    assert marked == {"gpu"}
+    assert "pytest tests/gpu -m gpu" in (TOOLS.parent / "Makefile").read_text()

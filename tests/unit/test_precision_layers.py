@@ -270,14 +270,38 @@ def test_dequantizing_by_the_definition_agrees_with_bitsandbytes():
     assert sqnr_db(dequantized("int4", quantized), theirs.float()) > 40
 
 
-def test_importing_bitsandbytes_neither_downloads_nor_complains(tmp_path):
+def test_importing_bitsandbytes_neither_downloads_nor_complains_nor_loads_a_compiler(tmp_path):
     (tmp_path / "kernels.py").write_text("raise SystemExit('imported')\n")
-    code = "import sys, pytest_vq.precision.bnb; assert 'kernels' not in sys.modules"
+    code = "import sys, pytest_vq.precision.bnb; assert {'kernels', 'torch._inductor'}.isdisjoint(sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}:{':'.join(sys.path)}"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_bitsandbytes_has_compiled_is_compiled_at_its_first_call(monkeypatch):
+    given = []
+
+    def compile_now(function, **options):
+        given.append((function.__name__, options))
+        return lambda *args: ("compiled", function(*args))
+
+    monkeypatch.setattr(torch, "compile", compile_now)
+    with bnb._compiling_when_called():
+
+        @torch.compile
+        def plain(x):
+            return x + 1
+
+        @torch.compile(dynamic=False)
+        def static(x):
+            return x + 2
+
+    assert given == []
+    assert torch.compile is compile_now
+    assert [plain(1), plain(2), static(1)] == [("compiled", 2), ("compiled", 3), ("compiled", 3)]
+    assert given == [("plain", {}), ("static", {"dynamic": False})]
 
 
 def test_the_copier_copies_each_tensor_once():

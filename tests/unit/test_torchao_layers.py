@@ -190,22 +190,7 @@ def test_schemes_of_8_bits_have_a_fingerprint_each() -> None:
     assert len(set(digests)) == 5
 
 
-def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-
-
-def test_loading_torchao_says_nothing() -> None:
-    """It has extensions for other machines, and would warn that they do not load here."""
-    done = run("import pytest_vq.precision.torchao_layers")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-def test_loading_torchao_leaves_loggers_as_they_were() -> None:
-    assert logging.getLogger("torchao").level == logging.NOTSET
-
-
-def test_other_precisions_load_no_torchao() -> None:
-    code = """
+OTHERS_FIRST = """
 import sys
 import torch
 from torch import nn
@@ -214,7 +199,28 @@ from pytest_vq.precision.precisions import find_precision
 for name in ("fp32", "tf32", "fp16", "bf16", "int8", "int4"):
     source = nn.Sequential(nn.Linear(64, 64))
     convert(source, find_precision(name), device=torch.device("cpu"), rest=torch.bfloat16, heads=())
-sys.exit("torchao" in sys.modules)
+print("torchao" in sys.modules)
+import pytest_vq.precision.torchao_layers
+print("torchao" in sys.modules)
 """
-    done = run(code)
+
+
+@pytest.fixture(scope="module")
+def process() -> subprocess.CompletedProcess[str]:
+    """One that converts to the precisions without torchao, loads it then, and says both times whether it is loaded."""
+    done = subprocess.run([sys.executable, "-c", OTHERS_FIRST], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_other_precisions_load_no_torchao(process: subprocess.CompletedProcess[str]) -> None:
+    assert process.stdout.split()[0] == "False"
+
+
+def test_loading_torchao_says_nothing(process: subprocess.CompletedProcess[str]) -> None:
+    """It has extensions for other machines, and would warn that they do not load here."""
+    assert (process.stdout, process.stderr) == ("False\nTrue\n", "")
+
+
+def test_loading_torchao_leaves_loggers_as_they_were() -> None:
+    assert logging.getLogger("torchao").level == logging.NOTSET
