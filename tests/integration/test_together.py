@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from textwrap import dedent
 
 from pytest_vq.store.results import read_results
 
-# Both runs come to their ends at one time, and record then.
+# Both runs come to their ends at one time, and record then. Each has a pace of its own: two lines of one second and the
+# same figures would be one process, recorded twice.
 MEETING = """
 
 import os
+
+at_one_pace = spend
+
+
+def spend(quantized):
+    global now_ms
+    at_one_pace(quantized)
+    now_ms += float(os.environ["SLOWER_MS"])
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -32,12 +42,13 @@ def test_two_runs_that_record_at_once_are_both_recorded(steady) -> None:
         subprocess.Popen(
             [sys.executable, "-m", "pytest", *options, f"--vq-output=results-{name}"],
             cwd=steady.path,
+            env=os.environ | {"SLOWER_MS": slower_ms},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for name in "ab"
+        for name, slower_ms in (("a", "0"), ("b", "1"))
     ]
     for run in runs:
         printed, _ = run.communicate(timeout=300)
