@@ -1,7 +1,7 @@
-"""What the plugin adds to a pytest run: installed but unused, and when collecting the suite.
+"""What the plugin adds to a pytest run: installed but unused, and when collecting the suite or thousands of pairs.
 
 Fresh processes, in alternation, so that a drift of the machine meets both sides alike. Beside wall time stands CPU
-time, which other work on the machine disturbs less. Run: ``python tools/overhead.py [repeats]``.
+time, which other work on the machine disturbs less. Run: ``python tools/overhead.py [--many] [repeats]``.
 """
 
 from __future__ import annotations
@@ -72,25 +72,84 @@ def compare(without: Side, with_plugin: Side, repeats: int) -> str:
     return "\n".join(lines)
 
 
+MODELS = """
+import pytest_vq
+
+for number in range({models}):
+    pytest_vq.register_model(f"net-{{number}}", input_shape=(3, 8, 8))(lambda: None)
+"""
+PAIRS = """
+import pytest
+
+
+@pytest.mark.skip(reason="only the way there is of interest")
+def test_pair(vq_case, vq_bench):
+    pass
+"""
+PLAIN = """
+import pytest
+
+
+@pytest.mark.skip(reason="only the way there is of interest")
+@pytest.mark.parametrize("number", range({tests}))
+def test_plain(number):
+    pass
+"""
+# On both sides: all are collected, selected and put in order, and four are run.
+FEW = """
+import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items):
+    yield
+    items[:] = items[:4]
+"""
+
+
+def many_pairs(directory: Path, environment: dict[str, str], repeats: int) -> None:
+    """Print what collecting so many pairs adds to collecting as many plain tests, without workers and by two."""
+    for pairs in (2_500, 5_000, 10_000):
+        plain, ours = directory / f"plain-{pairs}", directory / f"pairs-{pairs}"
+        for place in (plain, ours):
+            place.mkdir()
+            (place / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+        (plain / "test_many.py").write_text(PLAIN.format(tests=pairs), encoding="utf-8")
+        (ours / "test_many.py").write_text(PAIRS, encoding="utf-8")
+        (plain / "conftest.py").write_text(FEW, encoding="utf-8")
+        (ours / "conftest.py").write_text(FEW + MODELS.format(models=pairs // 4), encoding="utf-8")
+        for workers in (0, 2):
+            command = [*PYTEST, "-n", str(workers), "-p", "no:randomly"]
+            bare = Side("plain", [*command, "-p", "no:vq"], plain, environment)
+            print(f"{pairs} pairs beside {pairs} plain tests, -n {workers}, medians of {repeats}:")
+            print(compare(bare, Side("pairs", command, ours, environment), repeats))
+
+
 def main() -> None:
-    """Print both comparisons."""
-    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    """Print all comparisons, or with ``--many`` those of many pairs alone."""
+    numbers = [int(word) for word in sys.argv[1:] if word.isdecimal()]
     with tempfile.TemporaryDirectory(prefix="pytest-vq-overhead-") as name:
-        empty = Path(name) / "empty"
-        empty.mkdir()
-        (empty / "test_empty.py").write_text("def test():\n    pass\n", encoding="utf-8")
-        (empty / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
         # Compiled once, as after any installation, also where this shell forbids Python to keep what it compiled.
         kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
         environment = kept | {"PYTHONPYCACHEPREFIX": str(Path(name) / "compiled")}
+        if "--many" not in sys.argv:
+            few_tests(Path(name), environment, numbers[0] if numbers else 20)
+        many_pairs(Path(name), environment, numbers[0] if numbers else 5)
 
-        bare = Side("without", [*PYTEST, "-p", "no:vq"], empty, environment)
-        print(f"one empty test, medians of {repeats}:")
-        print(compare(bare, Side("with", PYTEST, empty, environment), repeats))
-        bare = Side("bare", [*PYTEST, "-p", "no:vq", "--collect-only"], empty, environment)
-        suite = Side("suite", [*PYTEST, "bench", "--collect-only"], ROOT, environment)
-        print(f"collecting the suite, medians of {repeats}:")
-        print(compare(bare, suite, repeats))
+
+def few_tests(directory: Path, environment: dict[str, str], repeats: int) -> None:
+    """Print what an unused plugin adds, and what collecting the suite does."""
+    empty = directory / "empty"
+    empty.mkdir()
+    (empty / "test_empty.py").write_text("def test():\n    pass\n", encoding="utf-8")
+    (empty / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    bare = Side("without", [*PYTEST, "-p", "no:vq"], empty, environment)
+    print(f"one empty test, medians of {repeats}:")
+    print(compare(bare, Side("with", PYTEST, empty, environment), repeats))
+    bare = Side("bare", [*PYTEST, "-p", "no:vq", "--collect-only"], empty, environment)
+    suite = Side("suite", [*PYTEST, "bench", "--collect-only"], ROOT, environment)
+    print(f"collecting the suite, medians of {repeats}:")
+    print(compare(bare, suite, repeats))
 
 
 if __name__ == "__main__":

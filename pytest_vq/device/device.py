@@ -93,6 +93,7 @@ class Device:
         held = Held()
         with device_lock(self.environment.device_uuid):
             started_s = self.clock.now_s()
+            self.telemetry.begin()
             try:
                 yield held
             finally:

@@ -19,6 +19,10 @@ State = Mapping[str, Any]
 class Telemetry(Protocol):
     """Reads the machine's state, and judges two readings taken around a measurement."""
 
+    def begin(self) -> None:
+        """The device's lock was just taken: what others did there before is over, and disturbs nothing."""
+        ...
+
     def read(self) -> State:
         """The state now: plain JSON values, units in the names."""
         ...
@@ -44,6 +48,9 @@ class HostTelemetry:
 
     # Adjacent ratios and low quantiles bear a neighbour; a quarter of the time spent waiting they do not.
     _MAX_WAITING = 0.25
+
+    def begin(self) -> None:
+        """See ``Telemetry.begin``: the processor's other work holds no lock."""
 
     def read(self) -> State:
         """See ``Telemetry.read``. ``waiting_s`` is left out where the kernel does not tell it."""
@@ -73,6 +80,7 @@ class HostTelemetry:
 _THROTTLES = {0x8: "hardware slowdown", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
 _BUSY_PERCENT = 5
 _SECOND_US = 1_000_000
+_SAMPLED_S = 1.0  # one sample of a process's share is taken over 1/6 to 1 s, as nvml.h says
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +120,17 @@ class GpuTelemetry:
     def __init__(self, gpu_uuid: str) -> None:
         self._uuid = gpu_uuid
         self._host = HostTelemetry()
+        self._begun_s: float | None = None  # when the lock was taken, by a clock that is never set
 
     @cached_property
     def _gpu(self) -> tuple[Any, Any]:
         """NVML and its handle of this GPU, opened at first use."""
         nvml = open_nvml()
         return nvml, nvml.nvmlDeviceGetHandleByUUID(self._uuid)
+
+    def begin(self) -> None:
+        """See ``Telemetry.begin``."""
+        self._begun_s = time.monotonic()
 
     def read(self) -> State:
         """See ``Telemetry.read``. A query that this GPU or driver does not support is listed, not made up."""
@@ -151,9 +164,13 @@ class GpuTelemetry:
         except nvml.NVMLError:  # GPUs before Volta do not count
             return None
 
-    @staticmethod
-    def _neighbours(nvml: Any, gpu: Any, pids: list[int]) -> dict[str, int]:
-        """Other processes on the GPU -> the share in percent of its multiprocessors they used in the last second."""
+    def _neighbours(self, nvml: Any, gpu: Any, pids: list[int]) -> dict[str, int]:
+        """Other processes on the GPU -> the share in percent of its multiprocessors they used in the last second.
+
+        A worker beside this one keeps its context there while it waits for the lock, idle. What it did until it gave
+        the lock up is in samples that end up to a second later, as long as the driver takes for one: those are left
+        out. A stranger at work without the lock is seen when the measurement ends.
+        """
         own = {os.getpid(), os.getppid()}
         # In a container the driver lists the host's process ids: this one cannot be told from its neighbours.
         if own.isdisjoint(pids):
@@ -164,7 +181,9 @@ class GpuTelemetry:
         except nvml.NVMLError:  # not supported, or nothing ran in that second: nobody is known to be busy
             used = []
         # A clock that was set back leaves samples of a time to come: they are old, and no part of the last second.
-        busy = {sample.pid: sample.smUtil for sample in used if sample.timeStamp <= now_us + _SECOND_US}
+        held_s = _SAMPLED_S + 1 if self._begun_s is None else time.monotonic() - self._begun_s
+        first_us, last_us = now_us - (held_s - _SAMPLED_S) * 1e6, now_us + _SECOND_US
+        busy = {sample.pid: sample.smUtil for sample in used if first_us <= sample.timeStamp <= last_us}
         return {str(pid): busy.get(pid, 0) for pid in pids if pid not in own}
 
     def disturbance(self, before: State, after: State) -> str | None:

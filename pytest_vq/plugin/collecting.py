@@ -8,10 +8,11 @@ import pytest
 
 from pytest_vq.catalog.models import all_models, select_models
 from pytest_vq.device.target import find_target
-from pytest_vq.errors import SelectionError
+from pytest_vq.errors import SelectionError, VqError
 from pytest_vq.execution.schemes import Selected, select_schemes
 from pytest_vq.plugin import benchmark, xdist
 from pytest_vq.plugin.marker import check_marker
+from pytest_vq.plugin.ordering import expected_cost, keep_pairs_together, model_groups, put_in_workers_order
 from pytest_vq.plugin.session import VqSession
 from pytest_vq.precision.own_precisions import OF_RECIPES
 from pytest_vq.precision.precisions import find_precision
@@ -30,10 +31,11 @@ def check_usage(session: VqSession) -> None:
 
     Names of models and schemes are checked after collection, which imports the conftest files that may register them.
     """
-    options = session.options
-    if options.report:
+    options, config = session.options, session.config
+    if options.report and not xdist.is_worker(config):
         require_drawing()  # hours of measuring would end in its error otherwise
-    if options.gpu and not session.config.getoption("collectonly"):
+    # Whoever only hands tests out needs no GPU, and must not start CUDA: its workers see whether they have one.
+    if options.gpu and not config.getoption("collectonly") and not xdist.will_distribute(config):
         from pytest_vq.device.device import require_accelerator
 
         require_accelerator()
@@ -44,8 +46,9 @@ def selected_schemes(session: VqSession) -> Selected:
 
     Raises ``SelectionError`` where there are none, or one cannot run on the device.
     """
-    session.selected = select_schemes(session.options.precisions, _target(session))
-    return session.selected
+    selected = select_schemes(session.options.precisions, _target(session))
+    session.left_out = dict(selected.left_out)
+    return selected
 
 
 def _target(session: VqSession) -> Target:
@@ -138,42 +141,30 @@ def check_selection(items: list[pytest.Item]) -> None:
             )
 
 
-def keep_pairs_together(items: list[pytest.Item]) -> None:
-    """Put the pairs of each test in the order they were made in (a model's together), in the places they have.
-
-    A model is built once for all its pairs that follow each other; shuffled, it is built for nearly each of them.
-    """
-    places = [place for place, item in enumerate(items) if case_of(item) is not None]
-    tests = [_test_of(items[place]) for place in places]
-    ordered = sorted((items[place] for place in places), key=lambda item: (tests.index(_test_of(item)), _number(item)))
-    for place, item in zip(places, ordered, strict=True):
-        items[place] = item
-
-
-def _test_of(item: pytest.Item) -> str:
-    return item.nodeid.partition("[")[0]
-
-
-def _number(item: pytest.Item) -> int:
-    """Which of its test's pairs an item is, in catalog order."""
-    number: int = item.callspec.indices["vq_case"]  # type: ignore[attr-defined]
-    return number
-
-
 class CollectingHooks:
     """Hooks of every process that collects tests."""
 
     def __init__(self, session: VqSession) -> None:
         self._session = session
-        self._refused: SelectionError | None = None
+        self._refused: VqError | None = None
+
+    def check_usage(self) -> None:
+        """Refuse what ``check_usage`` does; a worker can only say so once it has collected."""
+        try:
+            check_usage(self._session)
+        except VqError as error:
+            if not xdist.is_worker(self._session.config):
+                raise
+            self._refused = error
 
     def parametrize(self, metafunc: pytest.Metafunc) -> None:
         """One test per selected pair. An error is kept: raised here, pytest would exit with 2 instead of 4."""
-        try:
-            cases = select_cases(self._session, getattr(metafunc.module, "vq_models", None))
-        except SelectionError as error:
-            self._refused = error
-            cases = []
+        cases: list[Case] = []
+        if self._refused is None:
+            try:
+                cases = select_cases(self._session, getattr(metafunc.module, "vq_models", None))
+            except SelectionError as error:
+                self._refused = error
         metafunc.parametrize("vq_case", cases, ids=[case.id for case in cases], indirect=True)
 
     @pytest.hookimpl(trylast=True)  # after whatever shuffles
@@ -185,7 +176,9 @@ class CollectingHooks:
                 raise self._refused
             selected_schemes(self._session)  # also where no test takes pairs: a wrong name is never let pass
             check_selection(ours)
-        except SelectionError as error:
+            if ours and (reason := xdist.distribution_refusal(self._session.config)):
+                raise SelectionError(reason)
+        except VqError as error:
             self._refuse(error, items)
             return
         for item in ours:
@@ -193,9 +186,19 @@ class CollectingHooks:
             item.add_marker(_TORCHS_OWN)
         if ours:
             benchmark.narrow_table(self._session.config)
-        keep_pairs_together(items)
+        keep_pairs_together(items, case_of)
+        if xdist.is_worker(self._session.config):
+            self._order_for_workers(items)
 
-    def _refuse(self, error: SelectionError, items: list[pytest.Item]) -> None:
+    def _order_for_workers(self, items: list[pytest.Item]) -> None:
+        session = self._session
+        measuring = [item for item in items if measured_by(item) is not None]
+        session.places = {item.nodeid: place for place, item in enumerate(measuring)}
+        put_in_workers_order(items, case_of, expected_cost, xdist.worker_count(session.config))
+        session.groups = model_groups(items, case_of) if measuring else []
+        xdist.tell_left_out(session.config, session.left_out)
+
+    def _refuse(self, error: VqError, items: list[pytest.Item]) -> None:
         items.clear()
         if not xdist.is_worker(self._session.config):
             raise pytest.UsageError(str(error)) from None

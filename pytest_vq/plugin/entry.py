@@ -14,18 +14,20 @@ from pytest_vq.errors import VqError
 from pytest_vq.options import add_options, any_given, read_options
 from pytest_vq.plugin import xdist
 from pytest_vq.plugin.fixtures import gpu_timer, vq_bench, vq_case, vq_gate
+from pytest_vq.plugin.xdist import pytest_xdist_auto_num_workers
 
 __all__ = [
     "gpu_timer",
     "pytest_addoption",
     "pytest_configure",
     "pytest_generate_tests",
+    "pytest_xdist_auto_num_workers",
     "vq_bench",
     "vq_case",
     "vq_gate",
 ]
 
-_FIXTURES = frozenset(__all__) - {"pytest_addoption", "pytest_configure", "pytest_generate_tests"}
+_FIXTURES = frozenset(name for name in __all__ if not name.startswith("pytest_"))
 _HOOKS = "vq-tests"
 
 
@@ -60,16 +62,16 @@ def _wake(config: pytest.Config) -> Any:
 
     try:
         session = config.stash[SESSION] = VqSession(config, read_options(config))
-        collecting.check_usage(session)
+        hooks = collecting.CollectingHooks(session)
+        hooks.check_usage()
     except VqError as error:
         raise pytest.UsageError(str(error)) from None
     if not xdist.is_worker(config):
         run_hooks = reporting.RunHooks(session)
         config.pluginmanager.register(run_hooks, "vq-run")
         config.pluginmanager.register(ci.GitHubHooks(run_hooks.run, os.environ), "vq-github")
-        config.pluginmanager.register(xdist.ControllerHooks(), "vq-xdist")
+        config.pluginmanager.register(xdist.ControllerHooks(session), "vq-xdist")
     config.pluginmanager.register(reporting.ReportingHooks(session), "vq-reports")
     config.pluginmanager.register(ci.PropertyHooks(), "vq-properties")
-    hooks = collecting.CollectingHooks(session)
     config.pluginmanager.register(hooks, _HOOKS)
     return hooks

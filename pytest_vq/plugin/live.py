@@ -10,6 +10,8 @@ from pytest_vq.schema.record import Record
 from pytest_vq.schema.spec import CaseId
 from pytest_vq.wording import figure
 
+_NAMED = 2  # of those that are being measured at once
+
 
 class Progress:
     """On a terminal one line that rewrites itself; elsewhere (CI logs) one plain line per finished row."""
@@ -17,8 +19,9 @@ class Progress:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._started_s: float | None = None
-        self._done = 0
-        self._kept = 0
+        self._done = self._kept = 0
+        self._running: dict[str, str] = {}  # node id -> what it measures
+        self._told = 0  # how many there are to measure, where only workers know it
         self.selected: dict[str, CaseId] = {}  # by node id; empty in xdist's controller, which collects none
         self.compiling: frozenset[str] = frozenset()  # node ids of those that are compiled first
 
@@ -26,27 +29,42 @@ class Progress:
         """A test begins."""
         if self._started_s is None:
             self._started_s = time.monotonic()
-        terminal = self._terminal()
-        if terminal is not None and terminal.hasmarkup and nodeid in self.selected:
-            doing = "compiling and measuring" if nodeid in self.compiling else "measuring"
-            terminal.rewrite(f"{self._count()} {doing} {self.selected[nodeid]}{self._left()}", erase=True)
+        if nodeid in self.selected:
+            self._begin(nodeid, str(self.selected[nodeid]))
 
-    def finish(self, record: Record, kept: bool = False) -> None:
+    def hear(self, nodeid: str, case_id: str, selected: int) -> None:
+        """A worker measures ``case_id``, one of so many that are selected: what `start` knows without workers."""
+        self._told = selected
+        if nodeid not in self._running:
+            self._begin(nodeid, case_id)
+
+    def _begin(self, nodeid: str, what: str) -> None:
+        self._running[nodeid] = what
+        terminal = self._terminal()
+        if terminal is not None and terminal.hasmarkup:
+            doing = "compiling and measuring" if nodeid in self.compiling else "measuring"
+            named = list(self._running.values())[-_NAMED:]
+            more = len(self._running) - len(named)
+            line = f"{self._count()} {doing} {', '.join(named)}{f' (+{more})' if more else ''}"
+            terminal.rewrite(f"{line}{self._left(len(self._running) - 1)}", erase=True)
+
+    def finish(self, nodeid: str, record: Record, kept: bool = False) -> None:
         """A pair or callable has its row; one that was ``kept`` took no time, and tells nothing of the others."""
-        self._done += 1
+        self.fail(nodeid)
         self._kept += kept
         terminal = self._terminal()
         if terminal is None:
             return
-        line = f"{self._count()} {record.id}  {summarised(record)}{'  kept' if kept else ''}{self._left()}"
+        line = f"{self._count()} {record.id}  {summarised(record)}{'  kept' if kept else ''}"
         if terminal.hasmarkup:
-            terminal.rewrite(line, erase=True)
+            terminal.rewrite(f"{line}{self._left(len(self._running))}", erase=True)
         else:
-            terminal.write(f"\n{line}", flush=True)
+            terminal.write(f"\n{line}{self._left(len(self._running))}", flush=True)
 
-    def fail(self) -> None:
+    def fail(self, nodeid: str) -> None:
         """One ended without a row; pytest's own letter says so."""
         self._done += 1
+        self._running.pop(nodeid, None)
 
     @property
     def speaks(self) -> bool:
@@ -60,14 +78,21 @@ class Progress:
         terminal: pytest.TerminalReporter | None = self._config.pluginmanager.get_plugin("terminalreporter")
         return terminal
 
-    def _count(self) -> str:
-        return f"[{self._done}/{len(self.selected)}]" if self.selected else f"[{self._done}]"
+    @property
+    def _total(self) -> int:
+        return len(self.selected) or self._told
 
-    def _left(self) -> str:
+    def _count(self) -> str:
+        return f"[{self._done}/{self._total}]" if self._total else f"[{self._done}]"
+
+    def _left(self, others: int) -> str:
+        """The time left, where ``others`` are being measured beside the one that the line is about."""
         measured = self._done - self._kept
-        if not measured or self._done >= len(self.selected) or self._started_s is None:
+        if not measured or self._done >= self._total or self._started_s is None:
             return ""
-        left_s = (time.monotonic() - self._started_s) / measured * (len(self.selected) - self._done)
+        halves = others / 2  # of those that run, half is done on the average
+        each_s = (time.monotonic() - self._started_s) / (measured + halves)
+        left_s = each_s * (self._total - self._done - halves)
         return f", about {left_s / 60:.0f} min left" if left_s >= 90 else f", about {left_s:.0f} s left"
 
 

@@ -43,6 +43,10 @@ class ReportingHooks:
         report = yield
         case_id = measured_by(item)
         carried: dict[str, object] = {} if case_id is None else {"vq_case": [str(case_id), case_id.model]}
+        if item.nodeid in self._session.places:
+            carried["vq_place"] = [self._session.places[item.nodeid], len(self._session.places)]
+            if self._session.groups:
+                carried["vq_groups"], self._session.groups = self._session.groups, []
         if call.when == "call" and OUTCOME in item.stash:
             carried["vq_outcome"] = item.stash[OUTCOME].to_json()
         elif case_id is not None and call.excinfo is not None and report.failed:
@@ -77,8 +81,8 @@ class RunHooks:
         """Say before anything is measured what was left out, and what will take its time."""
         compiled = sum(map(_is_compiled, items))
         if not compiled:
-            return left_out_lines(self._session.selected)
-        return [*left_out_lines(self._session.selected), compiling_line(compiled, self._session.options.gpu)]
+            return left_out_lines(self._session.left_out)
+        return [*left_out_lines(self._session.left_out), compiling_line(compiled, self._session.options.gpu)]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -121,9 +125,11 @@ class RunHooks:
         except ResultsError as error:
             self._stop(error)
         if outcome is not None:
-            self._progress.finish(outcome.record, kept=outcome.kept)
-        elif hasattr(report, "vq_failure") and report.when != "teardown":
-            self._progress.fail()
+            self._progress.finish(report.nodeid, outcome.record, kept=outcome.kept)
+        elif (hasattr(report, "vq_failure") and report.when != "teardown") or self.run.gathering.is_crash(report):
+            self._progress.fail(report.nodeid)
+        elif report.when == "setup" and report.passed and hasattr(report, "vq_place"):
+            self._progress.hear(report.nodeid, report.vq_case[0], report.vq_place[1])
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:

@@ -13,6 +13,7 @@ from pytest_vq.device.environment import former_slug
 from pytest_vq.errors import ResultsError
 from pytest_vq.files import acquire, lock_of, write_together
 from pytest_vq.plugin import benchmark, xdist
+from pytest_vq.plugin.gathering import Gathering, put_in_order
 from pytest_vq.plugin.resumption import Resumption
 from pytest_vq.plugin.session import VqSession
 from pytest_vq.processes.fresh import run_afresh
@@ -39,7 +40,7 @@ class Run:
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what the summary must say beside the rows
     complete: bool = False  # once it is finished: that it was not interrupted
-    _begun: dict[str, list[str]] = field(default_factory=dict)  # node id -> what it measures: its id, and model
+    gathering: Gathering = field(default_factory=Gathering)
     _writer: ResultsWriter | None = None
     _resumption: Resumption | None = None  # where it takes up an earlier run
     _claim: BaseFileLock | None = None
@@ -62,9 +63,7 @@ class Run:
 
     def take(self, report: pytest.TestReport) -> Outcome | None:
         """Store what a test's report carries, and return it if it is a row."""
-        case: list[str] | None = getattr(report, "vq_case", None)
-        if case is not None:
-            self._begun[report.nodeid] = case
+        if self.gathering.hear(report):
             self.open()  # under xdist this is the first this process hears of it: still before it is measured
         text = getattr(report, "vq_outcome", None)
         if text is not None:
@@ -84,12 +83,7 @@ class Run:
 
     def _failure_in(self, report: pytest.TestReport) -> Failure | None:
         text = getattr(report, "vq_failure", None)
-        if text is not None:
-            return Failure.from_json(text)
-        if xdist.is_crash(report) and report.nodeid in self._begun:
-            case_id, model = self._begun[report.nodeid]
-            return Failure(case_id, "WorkerCrashed", str(report.longrepr), model)
-        return None
+        return self.gathering.crash_in(report) if text is None else Failure.from_json(text)
 
     def finish(self, exitstatus: int, stopped: bool) -> int:
         """Close the files and, where every test passed, record the baselines. Returns the run's exit code.
@@ -99,11 +93,15 @@ class Run:
         if self._writer is None:
             return exitstatus
         ended = exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}
-        self.complete = ended and not stopped
+        lost = self.gathering.lost_note() if ended and not stopped else None
+        checkouts = self.gathering.checkouts_note(outcome for _, outcome in self.rows)
+        self.notes += [note for note in (lost, checkouts) if note]
+        self.complete = ended and not stopped and lost is None
         if self._resumption is not None:
             self.complete = self.complete and not self._resumption.leaves_a_gap
             self.notes += self._resumption.notes(self.session.options.output)
         try:
+            self._put_in_order()
             self._writer.close(complete=self.complete)
         finally:
             if self._claim is not None:
@@ -120,6 +118,13 @@ class Run:
         if self.session.options.report:
             self._write_report()
         return code
+
+    def _put_in_order(self) -> None:
+        """Put rows that came from workers, as these had finished them, into the order of a run without workers."""
+        order = self.gathering.serial_order([node_id for node_id, _ in self.rows])
+        if order != sorted(order) and self._writer is not None:
+            self.rows = [self.rows[number] for number in order]
+            self._writer = put_in_order(self._writer, [outcome for _, outcome in self.rows])
 
     def _write_report(self) -> None:
         """Write the report from the files of this run, as ``pytest-vq report`` would."""

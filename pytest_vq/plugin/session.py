@@ -27,7 +27,6 @@ from pytest_vq.store.resuming import Circumstances, EarlierRun
 
 if TYPE_CHECKING:
     from pytest_vq.execution.prepared import Alteration
-    from pytest_vq.execution.schemes import Selected
     from pytest_vq.gate.noise import Noise
     from pytest_vq.measure.bench import Bench
     from pytest_vq.processes.fresh import ProfiledPairs
@@ -40,7 +39,10 @@ class VqSession:
     config: pytest.Config
     options: Options
     comparisons: int = 0  # pairs and callables selected in this run: the error of the gate is shared among them
-    selected: Selected | None = None  # schemes, once they were asked for
+    left_out: dict[str, str] = field(default_factory=dict)  # scheme -> why this device cannot run it, once asked for
+    # In a worker, of all that is selected here: node id -> its place in a run without workers.
+    places: dict[str, int] = field(default_factory=dict)
+    groups: list[int] = field(default_factory=list)  # in a worker, until it was told: which tests share a model
     device_lost: bool = False
     _bench: Bench | None = None
     _noise: dict[str, Noise] = field(default_factory=dict)  # by device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +14,6 @@ from pytest_vq.schema.record import Record
 from pytest_vq.schema.verdict import Status
 
 if TYPE_CHECKING:
-    from pytest_vq.execution.schemes import Selected
     from pytest_vq.plugin.run import Run
 
 
@@ -25,12 +24,14 @@ def write_summary(terminal: pytest.TerminalReporter, run: Run) -> None:
         return
     terminal.section("pytest-vq", sep="=")
     if records:
-        environment = run.rows[0][1].environment
+        environments = [outcome.environment for _, outcome in run.rows]
+        devices = " and ".join(sorted({environment.device_name for environment in environments}))
+        torches = " and ".join(sorted({str(environment.versions.get("torch")) for environment in environments}))
         first = records[0]
         threads = f", {first.setup.threads} thread(s)" if first.setup.threads else ""
         weights = " and ".join(sorted({r.setup.weights for r in records if r.setup.weights is not None}))
         terminal.line(
-            f"{environment.device_name}, torch {environment.versions.get('torch')}{threads}, "
+            f"{devices}, torch {torches}{threads}, "
             f"{first.setup.protocol} protocol{f', {weights} weights' if weights else ''}"
         )
         terminal.line(records_table(records))
@@ -39,19 +40,19 @@ def write_summary(terminal: pytest.TerminalReporter, run: Run) -> None:
     for record in records:
         if record.note is not None:
             terminal.line(_shown(f"NOTE {record.id}: {record.note}"))
-    for line in left_out_lines(run.session.selected):
+    for line in left_out_lines(run.session.left_out):
         terminal.line(_shown(line))
     for failure in run.failures:
         terminal.line(_shown(f"ERROR {failure.id}: {failure.error}: {failure.message}"), red=True)
     _write_counts(terminal, run, records)
 
 
-def left_out_lines(selected: Selected | None) -> list[str]:
+def left_out_lines(left_out: Mapping[str, str]) -> list[str]:
     """What a group or a glob would have held beside what was selected, a line for each reason."""
     names: dict[str, list[str]] = {}
-    for name, reason in (selected.left_out if selected else {}).items():
+    for name, reason in left_out.items():
         names.setdefault(reason, []).append(name)
-    return [f"LEFT OUT {', '.join(left)}: {reason}" for reason, left in names.items()]
+    return [f"LEFT OUT {', '.join(group)}: {reason}" for reason, group in names.items()]
 
 
 def _write_counts(terminal: pytest.TerminalReporter, run: Run, records: Sequence[Record]) -> None:

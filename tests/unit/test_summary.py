@@ -239,7 +239,7 @@ class TestLive:
         for name in ("fp32", "fp16", "int8"):
             line.start(f"test.py::test[vit-{name}]")
             clock.now_s += 60
-            line.finish(record("vit", name, verdict=Status.PASS))
+            line.finish(f"test.py::test[vit-{name}]", record("vit", name, verdict=Status.PASS))
         assert writer.text.splitlines() == [
             "",
             "[1/3] vit-fp32  12.35 ms  PASS, about 2 min left",
@@ -252,10 +252,10 @@ class TestLive:
         line, writer, clock = progress("fp32", "fp16", "int8", "int4")
         for name in ("fp32", "fp16"):
             line.start(f"test.py::test[vit-{name}]")
-            line.finish(record("vit", name, verdict=Status.PASS), kept=True)
+            line.finish(f"test.py::test[vit-{name}]", record("vit", name, verdict=Status.PASS), kept=True)
         line.start("test.py::test[vit-int8]")
         clock.now_s += 20
-        line.finish(record("vit", "int8", verdict=Status.PASS))
+        line.finish("test.py::test[vit-int8]", record("vit", "int8", verdict=Status.PASS))
         assert writer.text.splitlines() == [
             "",
             "[1/4] vit-fp32  12.35 ms  PASS  kept",
@@ -267,7 +267,7 @@ class TestLive:
         line, writer, clock = progress("fp32", "fp16", terminal=True)
         line.start("test.py::test[vit-fp32]")
         clock.now_s += 10
-        line.finish(record("vit", "fp32"))
+        line.finish("test.py::test[vit-fp32]", record("vit", "fp32"))
         line.start("test.py::test[vit-fp16]")
         assert "\n" not in writer.text
         assert writer.text.split("\r") == [
@@ -280,29 +280,49 @@ class TestLive:
     def test_where_the_number_of_pairs_is_not_known_it_counts(self, progress) -> None:
         line, writer, _ = progress()
         line.start("test.py::test[vit-fp32]")
-        line.finish(record("vit", "fp32"))
+        line.finish("test.py::test[vit-fp32]", record("vit", "fp32"))
         assert writer.text == "\n[1] vit-fp32  12.35 ms"
 
     def test_a_pair_that_failed_is_one_less_to_do(self, progress) -> None:
         line, writer, _ = progress("fp32", "fp16")
         line.start("test.py::test[vit-fp32]")
-        line.fail()
+        line.fail("test.py::test[vit-fp32]")
         line.start("test.py::test[vit-fp16]")
-        line.finish(record("vit", "fp16"))
+        line.finish("test.py::test[vit-fp16]", record("vit", "fp16"))
         assert writer.text == "\n[2/2] vit-fp16  12.35 ms  1.50x  38.0 dB"
 
     @pytest.mark.parametrize("verbosity", [-1, 1])
     def test_quiet_or_verbose_there_is_none(self, progress, verbosity: int) -> None:
         line, writer, _ = progress("fp32", verbosity=verbosity)
         line.start("test.py::test[vit-fp32]")
-        line.finish(record("vit", "fp32"))
+        line.finish("test.py::test[vit-fp32]", record("vit", "fp32"))
         assert writer.text == ""
 
     def test_without_pytests_terminal_there_is_none(self, progress) -> None:
         line, writer, _ = progress("fp32", reporter=False)
         line.start("test.py::test[vit-fp32]")
-        line.finish(record("vit", "fp32"))
+        line.finish("test.py::test[vit-fp32]", record("vit", "fp32"))
         assert writer.text == ""
+
+    def test_of_pairs_that_workers_measure_at_once_it_names_two_and_counts_the_rest(self, progress) -> None:
+        line, writer, clock = progress(terminal=True)
+        for name in ("fp32", "fp16", "int8", "int4"):
+            line.start(f"test.py::test[vit-{name}]")  # of which nobody knows here what it is
+            line.hear(f"test.py::test[vit-{name}]", f"vit-{name}", 8)
+        clock.now_s += 100
+        line.finish("test.py::test[vit-fp32]", record("vit", "fp32"))
+        line.fail("test.py::test[vit-fp16]")
+        line.hear("test.py::test[net-fp32]", "net-fp32", 8)
+        # 2 done, and of 2 that run a half each: 100 s were spent on 3 of 8.
+        assert writer.text.split("\r") == [
+            "",
+            "[0/8] measuring vit-fp32",
+            "[0/8] measuring vit-fp32, vit-fp16",
+            "[0/8] measuring vit-fp16, vit-int8 (+1)",
+            "[0/8] measuring vit-int8, vit-int4 (+2)",
+            "[1/8] vit-fp32  12.35 ms, about 4 min left",
+            "[2/8] measuring vit-int4, net-fp32 (+1), about 3 min left",
+        ]
 
     def test_tests_that_are_no_pairs_leave_it_alone(self, progress) -> None:
         line, writer, _ = progress("fp32", terminal=True)

@@ -196,6 +196,20 @@ class TestGpu:
         device = gpu(pids=(os.getpid(), 111, 222), busy={111: 40, os.getpid(): 100})
         assert device.read()["neighbours"] == {"111": 40, "222": 0}
 
+    @pytest.mark.parametrize(("sampled_after_s", "percent"), [(-0.2, 0), (0.9, 0), (1.1, 40)])
+    def test_what_a_worker_did_before_it_gave_up_the_lock_is_no_disturbance(
+        self, gpu, monkeypatch, sampled_after_s: float, percent: int
+    ) -> None:
+        nvml = FakeNvml(pids=(os.getpid(), 111))
+        device = gpu(nvml=nvml)
+        monkeypatch.setattr(time, "monotonic", lambda: 50.0)
+        device.begin()
+        monkeypatch.setattr(time, "monotonic", lambda: 51.2)
+        monkeypatch.setattr(time, "time", lambda: 1001.2)  # the lock was taken at 1000
+        sample = SimpleNamespace(pid=111, smUtil=40, timeStamp=int((1000 + sampled_after_s) * 1e6))
+        nvml.values["nvmlDeviceGetProcessUtilization"] = [sample]
+        assert device.read()["neighbours"] == {"111": percent}
+
     def test_what_was_sampled_before_the_clock_was_set_back_is_not_of_the_last_second(self, gpu, monkeypatch) -> None:
         device = gpu(pids=(os.getpid(), 111), busy={111: 40})
         now_s = time.time()
