@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 _LONGEST_NAME = 200  # bytes; file systems allow 255, and what is staged beside a file has a longer name
+_BUFFER_BYTES = 2**20
+Content = bytes | Sequence[bytes | memoryview]  # of a file: whole, or piece after piece
 _CUT, _DIGEST = "+", 16  # what stands between a name's beginning and its digest, of so many digits: it is quoted itself
 
 
@@ -52,13 +54,13 @@ def append_line(path: Path, line: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def stage(path: Path, content: bytes) -> Path:
+def stage(path: Path, content: Content) -> Path:
     """Put ``content`` on the disk beside ``path``, with its permissions, ready to replace it. Raises OSError."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         temporary.unlink(missing_ok=True)  # left by a process that was killed
-        with temporary.open("xb") as file:
-            file.write(content)
+        with temporary.open("xb", buffering=_BUFFER_BYTES) as file:
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
@@ -84,7 +86,7 @@ def replace_file(path: Path, content: bytes) -> None:
         discard(temporary)
 
 
-def replace_together(contents: Mapping[Path, bytes]) -> None:
+def replace_together(contents: Mapping[Path, Content]) -> None:
     """Make ``contents`` the files at their paths, one after another. Folders are made as needed.
 
     All are on the disk before the first of them is seen. Raises OSError where one cannot be written: then what was
@@ -102,7 +104,7 @@ def replace_together(contents: Mapping[Path, bytes]) -> None:
             discard(temporary)
 
 
-def write_together(directory: Path, contents: Mapping[str, bytes]) -> list[Path]:
+def write_together(directory: Path, contents: Mapping[str, Content]) -> list[Path]:
     """Write ``contents``, by their path in ``directory``, as `replace_together` does, and return where they are.
 
     Raises ResultsError where one cannot be written.

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_vq.errors import SelectionError
 from pytest_vq.schema.recipe import PREFIX
+from pytest_vq.schema.shard import WHOLE, Shard
 
 if TYPE_CHECKING:
     import pytest
@@ -45,6 +46,7 @@ class Options:
     runs: int = 1
     report: bool = False
     resume: bool = False
+    shard: Shard = WHOLE
 
     @property
     def budget_s(self) -> float:
@@ -57,7 +59,8 @@ class Options:
 
     def to_json(self) -> dict[str, Any]:
         """The options as plain JSON values, for ``study.json``."""
-        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: str(value) if isinstance(value, Path | Shard) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,7 @@ OPTIONS = (
     Option("vq-runs", "runs", _at_least_one, "measure each pair in N fresh processes; default 1", "N"),
     Option("vq-report", "report", _boolean, "write the report beside the results: needs pytest-vq[report]"),
     Option("vq-resume", "resume", _boolean, "go on with the run that was cut short in --vq-output, or begin it"),
+    Option("vq-shard", "shard", Shard.parse, "measure this share of the pairs: 2/3 is the second of three", "I/N"),
 )
 
 

@@ -18,6 +18,7 @@ from pytest_vq.cli import (
     baselines_command,
     choose_command,
     compare_command,
+    merge_command,
     models_command,
     recommend_command,
     report_command,
@@ -95,6 +96,7 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None] | None
         rollout_command.add_arguments,
         rollout_command.run_rollout,
     ),
+    ("merge", "the shards of a run into one run", merge_command.add_arguments, merge_command.run_merge),
     ("ab", "compare two environments in alternating fresh processes", ab_command.add_arguments, ab_command.run_ab),
 )
 

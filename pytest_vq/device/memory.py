@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 
 from pytest_vq.device.clock import Call
+from pytest_vq.schema.figures import ACCELERATOR_RESOLUTION_BYTES, CPU_RESOLUTION_BYTES, memory_reduction
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,8 @@ class MemoryReading:
         return self.peak_bytes - self.resting_bytes
 
     def saved_of(self, fp32_peak_bytes: int | None, resolution_bytes: int) -> float | None:
-        """1 - peak / FP32's peak; no ratio of figures near the resolution."""
-        if self.peak_bytes is None or fp32_peak_bytes is None or fp32_peak_bytes < 4 * resolution_bytes:
-            return None
-        return 1 - self.peak_bytes / fp32_peak_bytes
+        """See `memory_reduction`."""
+        return memory_reduction(self.peak_bytes, fp32_peak_bytes, resolution_bytes)
 
 
 class MemoryMeter(Protocol):
@@ -87,7 +86,7 @@ class AcceleratorMemory:
     small model saves.
     """
 
-    resolution_bytes = 1
+    resolution_bytes = ACCELERATOR_RESOLUTION_BYTES
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -187,7 +186,7 @@ _RESET_HIGH_WATER_MARK = "5"  # see proc(5), /proc/pid/clear_refs
 class HostMemory:
     """The kernel's resident size and its resettable high-water mark."""
 
-    resolution_bytes = 4 * 2**20  # libraries and the C allocator keep about this much, or give it back, as they like
+    resolution_bytes = CPU_RESOLUTION_BYTES
 
     def __init__(self) -> None:
         self._before_bytes = 0

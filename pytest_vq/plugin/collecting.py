@@ -12,8 +12,17 @@ from pytest_vq.errors import SelectionError, VqError
 from pytest_vq.execution.schemes import Selected, select_schemes
 from pytest_vq.plugin import benchmark, xdist
 from pytest_vq.plugin.marker import check_marker
-from pytest_vq.plugin.ordering import expected_cost, keep_pairs_together, model_groups, put_in_workers_order
+from pytest_vq.plugin.ordering import (
+    expected_cost,
+    keep_pairs_together,
+    model_groups,
+    number_of,
+    put_in_workers_order,
+    test_of,
+)
 from pytest_vq.plugin.session import VqSession
+from pytest_vq.plugin.sharding import Selected as SelectedTest
+from pytest_vq.plugin.sharding import keep_shard
 from pytest_vq.precision.own_precisions import OF_RECIPES
 from pytest_vq.precision.precisions import find_precision
 from pytest_vq.report.drawing import require_drawing
@@ -141,6 +150,16 @@ def check_selection(items: list[pytest.Item]) -> None:
             )
 
 
+def in_catalog_order(items: Iterable[pytest.Item]) -> list[SelectedTest]:
+    """The tests among ``items`` that measure something, in an order that is the same however they were shuffled."""
+    found = [SelectedTest(item, case_id) for item in items if (case_id := measured_by(item)) is not None]
+
+    def place(one: SelectedTest) -> tuple[str, int, str]:
+        return test_of(one.item), number_of(one.item) if case_of(one.item) else 0, one.item.nodeid
+
+    return sorted(found, key=place)
+
+
 class CollectingHooks:
     """Hooks of every process that collects tests."""
 
@@ -187,6 +206,11 @@ class CollectingHooks:
         if ours:
             benchmark.narrow_table(self._session.config)
         keep_pairs_together(items, case_of)
+        try:
+            keep_shard(self._session, items, in_catalog_order(ours))
+        except VqError as error:
+            self._refuse(error, items)
+            return
         if xdist.is_worker(self._session.config):
             self._order_for_workers(items)
 
@@ -197,6 +221,8 @@ class CollectingHooks:
         put_in_workers_order(items, case_of, expected_cost, xdist.worker_count(session.config))
         session.groups = model_groups(items, case_of) if measuring else []
         xdist.tell_left_out(session.config, session.left_out)
+        if session.selection is not None:
+            xdist.tell_selection(session.config, session.selection)
 
     def _refuse(self, error: VqError, items: list[pytest.Item]) -> None:
         items.clear()
@@ -206,4 +232,5 @@ class CollectingHooks:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Count the pairs and callables: the gate's error is shared among them."""
-        self._session.comparisons = sum(measured_by(item) is not None for item in session.items)
+        here = sum(measured_by(item) is not None for item in session.items)
+        self._session.comparisons = here + self._session.elsewhere

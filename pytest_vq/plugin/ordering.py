@@ -35,7 +35,7 @@ class Weighed(Generic[T]):
 
 def keep_pairs_together(items: list[pytest.Item], case_of: CaseOf) -> None:
     """Put the pairs of each test in the order they were made in, a model's together, in the places they have."""
-    _refill(items, case_of, lambda pairs: sorted(pairs, key=_number))
+    _refill(items, case_of, lambda pairs: sorted(pairs, key=number_of))
 
 
 def put_in_workers_order(items: list[pytest.Item], case_of: CaseOf, cost_of: CostOf, workers: int) -> None:
@@ -101,13 +101,18 @@ def _refill(
     places = [place for place, item in enumerate(items) if case_of(item) is not None]
     tests: dict[str, list[pytest.Item]] = {}
     for place in places:
-        tests.setdefault(items[place].nodeid.partition("[")[0], []).append(items[place])
+        tests.setdefault(test_of(items[place]), []).append(items[place])
     arranged = [item for pairs in tests.values() for item in arrange(pairs)]
     for place, item in zip(places, arranged, strict=True):
         items[place] = item
 
 
-def _number(item: pytest.Item) -> int:
+def test_of(item: pytest.Item) -> str:
+    """The id of an item's test, without its parameters."""
+    return item.nodeid.partition("[")[0]
+
+
+def number_of(item: pytest.Item) -> int:
     """Which of its test's pairs an item is, in catalog order."""
     number: int = item.callspec.indices["vq_case"]  # type: ignore[attr-defined]
     return number

@@ -79,10 +79,10 @@ class RunHooks:
 
     def pytest_report_collectionfinish(self, items: Sequence[pytest.Item]) -> list[str]:
         """Say before anything is measured what was left out, and what will take its time."""
-        compiled = sum(map(_is_compiled, items))
-        if not compiled:
-            return left_out_lines(self._session.left_out)
-        return [*left_out_lines(self._session.left_out), compiling_line(compiled, self._session.options.gpu)]
+        compiled, selection = sum(map(_is_compiled, items)), self._session.selection
+        lines = [f"pytest-vq: {selection.words}"] if selection is not None else []
+        lines += left_out_lines(self._session.left_out)
+        return [*lines, compiling_line(compiled, self._session.options.gpu)] if compiled else lines
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -101,7 +101,8 @@ class RunHooks:
                 earlier_results(self._session.options)
             except VqError as error:
                 raise pytest.UsageError(str(error)) from None
-        if selected or xdist.is_controller(session.config):
+        here = selected - self._session.elsewhere if selected else 0
+        if here or xdist.is_controller(session.config):
             try:
                 self.run.run_others()
             except VqError as error:

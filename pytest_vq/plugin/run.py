@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_vq.device.environment import former_slug
 from pytest_vq.errors import ResultsError
 from pytest_vq.files import acquire, lock_of, write_together
 from pytest_vq.plugin import benchmark, xdist
@@ -17,18 +16,18 @@ from pytest_vq.plugin.gathering import Gathering, put_in_order
 from pytest_vq.plugin.resumption import Resumption
 from pytest_vq.plugin.session import VqSession
 from pytest_vq.processes.fresh import run_afresh
+from pytest_vq.report.hollow_green import hollow_error, is_compared
 from pytest_vq.report.report_callables import rows_in_words
 from pytest_vq.schema.outcome import Failure, Outcome, Profile
 from pytest_vq.schema.record import Setup
-from pytest_vq.schema.verdict import Status
+from pytest_vq.store.durations import record_durations
 from pytest_vq.store.results_writer import ResultsWriter
 from pytest_vq.store.resuming import earlier_results
 from pytest_vq.store.saved_run import REPORT_FOLDER, read_saved_run
+from pytest_vq.store.selection_file import write_selection
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
-
-_NOT_COMPARED = {Status.NO_BASELINE, Status.INCOMPARABLE, None}
 
 
 @dataclass(slots=True)
@@ -53,6 +52,7 @@ class Run:
             earlier = earlier_results(options)
             self._writer = ResultsWriter(options.output, options.to_json(), earlier)
             self._resumption = Resumption(earlier) if options.resume else None
+            write_selection(options.output, self.session.selection)
         return self._writer
 
     def run_others(self) -> None:
@@ -90,6 +90,7 @@ class Run:
 
         ``stopped`` says that tests were left out after a failure: no exit code does.
         """
+        exitstatus = self._settle_shard(exitstatus)
         if self._writer is None:
             return exitstatus
         ended = exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}
@@ -113,7 +114,7 @@ class Run:
         code = exitstatus
         if self.session.options.save:
             self._save(exitstatus)
-        elif exitstatus == pytest.ExitCode.OK and self._is_hollow():
+        elif exitstatus == pytest.ExitCode.OK and self.session.options.shard.is_whole and self._is_hollow():
             code = pytest.ExitCode.TESTS_FAILED
         if self.session.options.report:
             self._write_report()
@@ -125,6 +126,19 @@ class Run:
         if order != sorted(order) and self._writer is not None:
             self.rows = [self.rows[number] for number in order]
             self._writer = put_in_order(self._writer, [outcome for _, outcome in self.rows])
+
+    def _settle_shard(self, exitstatus: int) -> int:
+        """Keep what a sharded run selected, and return its exit code: an empty shard has nothing to do, and did it."""
+        selection, config = self.session.selection, self.session.config
+        if selection is None:
+            return exitstatus
+        is_empty = selection.total > 0 and not selection.here
+        none_ran = exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
+        if selection.total and not config.getoption("collectonly") and (self._writer or none_ran):
+            self.open()  # under xdist an empty shard had no row to open it for
+            write_selection(self.session.options.output, selection)  # there it is known now
+            self.notes.append(f"{selection.words}{': there are more shards than pairs' if is_empty else ''}")
+        return int(pytest.ExitCode.OK) if is_empty and none_ran else exitstatus
 
     def _write_report(self) -> None:
         """Write the report from the files of this run, as ``pytest-vq report`` would."""
@@ -152,6 +166,7 @@ class Run:
             operators |= {_key(o): profiles[o.record.id].operators for o in outcomes if o.record.id in profiles}
             files = self.session.store.append(slug, name, taken, operators)
             self.notes.append(f"recorded {len(taken)} lines in {len(files)} files of {self.session.store.root / slug}")
+        record_durations(self.session.store.root, [(outcome.record, outcome.environment) for _, outcome in self.rows])
 
     def _profile_the_rest(self) -> Mapping[str, Profile]:
         """Pair -> its profile, for pairs that nobody profiled yet and whose baselines want operators.
@@ -188,27 +203,13 @@ class Run:
     def _is_hollow(self) -> bool:
         """Green, with baselines for this device, and yet not one row compared: that is no green."""
         options = self.session.options
-        if options.gate != "fail" or any(o.record.verdict not in _NOT_COMPARED for _, o in self.rows):
+        if options.gate != "fail" or any(is_compared(o.record.verdict) for _, o in self.rows):
             return False
-        # A device once, however many rows it has: each look at its baselines lists a directory.
-        environments = list({o.environment.device_slug: o.environment for _, o in self.rows}.values())
-        known = [e.device_slug for e in environments if self.session.store.has_baselines(e.device_slug)]
-        if known:
-            measured = rows_in_words([outcome.record for _, outcome in self.rows])
-            self.notes.append(
-                f"ERROR: {self.session.store.root / known[0]} has baselines, but of {measured} measured none could be "
-                "compared with them; see the reasons above. Select what has baselines, record this with --vq-save, or "
-                "pass --vq-gate=report to measure without a gate."
-            )
-            return True
-        former = [slug for e in environments if (slug := former_slug(e)) and self.session.store.has_baselines(slug)]
-        if former:
-            self.notes.append(
-                f"ERROR: {self.session.store.root / former[0]} is from before the instruction set was part of a CPU's "
-                "name: machines of that name differ, so nothing was compared with it. Record this one anew with "
-                f"--vq-save, as {environments[0].device_slug}, and remove that directory; or pass --vq-gate=report."
-            )
-        return bool(former)
+        measured = rows_in_words([outcome.record for _, outcome in self.rows])
+        store, environments = self.session.store, [outcome.environment for _, outcome in self.rows]
+        error = hollow_error(measured, environments, store.root, store.has_baselines)
+        self.notes += [error] if error else []
+        return error is not None
 
 
 def _key(outcome: Outcome) -> tuple[str, Setup]:

@@ -19,8 +19,9 @@ from pytest_vq.processes.command import Invocation
 from pytest_vq.schema.estimates import Estimates
 from pytest_vq.schema.outcome import Outcome, Profile
 from pytest_vq.schema.record import Setup
+from pytest_vq.schema.shard import Selection
 from pytest_vq.schema.spec import CallableCase, Case
-from pytest_vq.schema.verdict import Status, Tolerances
+from pytest_vq.schema.verdict import Status, Tolerances, fails
 from pytest_vq.store.baselines import BaselineStore
 from pytest_vq.store.results import read_results
 from pytest_vq.store.resuming import Circumstances, EarlierRun
@@ -38,7 +39,9 @@ class VqSession:
 
     config: pytest.Config
     options: Options
-    comparisons: int = 0  # pairs and callables selected in this run: the error of the gate is shared among them
+    comparisons: int = 0  # pairs and callables selected in all shards: the error of the gate is shared among them
+    elsewhere: int = 0  # of those, the tests that other shards run
+    selection: Selection | None = None  # of a sharded run, once it is known
     left_out: dict[str, str] = field(default_factory=dict)  # scheme -> why this device cannot run it, once asked for
     # In a worker, of all that is selected here: node id -> its place in a run without workers.
     places: dict[str, int] = field(default_factory=dict)
@@ -168,12 +171,7 @@ class VqSession:
 
     def fails(self, status: Status | None) -> bool:
         """True where a row of ``status`` fails its test."""
-        if self.options.gate != "fail" or status is None:
-            return False
-        doubtful = {Status.INCOMPARABLE, Status.INCONCLUSIVE}
-        if not self.options.save:  # what is being recorded for the first time has no baseline yet
-            doubtful.add(Status.NO_BASELINE)
-        return status is Status.FAIL or (self.options.strict and status in doubtful)
+        return self.options.gate == "fail" and fails(status, strict=self.options.strict, saves=self.options.save)
 
     def run_output(self, number: int) -> Path:
         """Where the ``number``-th fresh process of ``--vq-runs`` leaves its results (this process is the first)."""

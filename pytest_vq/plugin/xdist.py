@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,10 +12,12 @@ import pytest
 
 from pytest_vq.errors import VqError
 from pytest_vq.options import Options, read_options
+from pytest_vq.schema.shard import Selection
 
 # What controller and workers tell each other beside reports; xdist carries builtin types only.
 _REFUSED = "vq_refused"  # in a worker's output: why it runs nothing
 _LEFT_OUT = "vq_left_out"  # in a worker's output: schemes that a group named and it cannot run, with the reasons
+_SELECTION = "vq_selection"  # in a worker's output: what a sharded run selected
 _DIST = "vq_dist"  # in a worker's input: how tests are handed out
 _VARIABLE = "CUDA_VISIBLE_DEVICES"
 
@@ -148,12 +151,18 @@ def model_scheduling(config: Any, log: Any) -> Any:
     return type("ModelScheduling", (KeepsModels, LoadScheduling), {})(config, log)
 
 
+def tell_selection(config: pytest.Config, selection: Selection) -> None:
+    """Let the controller, which collects nothing, know what a sharded run selected."""
+    config.workeroutput[_SELECTION] = asdict(selection)  # type: ignore[attr-defined]
+
+
 class Session(Protocol):
     """As much of ``VqSession`` as is needed here; that module knows this one."""
 
     config: pytest.Config
     options: Options
     left_out: dict[str, str]
+    selection: Selection | None
 
 
 class ControllerHooks:
@@ -221,8 +230,11 @@ class ControllerHooks:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Refuse what a worker was asked for wrongly, and keep what it left out."""
+        """Refuse what a worker was asked for wrongly, and keep what it left out and selected."""
         output = getattr(node, "workeroutput", {})  # a worker that crashed leaves none
         if _REFUSED in output:
             raise pytest.UsageError(output[_REFUSED])
         self._session.left_out.update(output.get(_LEFT_OUT, {}))
+        if _SELECTION in output:
+            told = output[_SELECTION]
+            self._session.selection = Selection(**{**told, "here": tuple(told["here"])})

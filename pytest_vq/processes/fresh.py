@@ -15,6 +15,7 @@ from pytest_vq.options import Options
 from pytest_vq.processes.child import Child, last_lines, run_child, run_to_its_end
 from pytest_vq.processes.command import Invocation, all_of, clean_environment, pytest_command, ungated
 from pytest_vq.schema.outcome import Outcome, Profile
+from pytest_vq.schema.shard import WHOLE
 from pytest_vq.store.profiled_pairs import read_profiles
 from pytest_vq.store.results import Results, read_results
 from pytest_vq.store.samples import read_samples
@@ -37,7 +38,8 @@ def measure_afresh(invocation: Invocation, options: Options, node_id: str) -> Ou
     ``MeasurementError`` where that is not one row.
     """
     with tempfile.TemporaryDirectory(prefix="pytest-vq-") as directory:
-        child = _child("a fresh process", invocation, options, [_target(invocation, node_id)], Path(directory))
+        targets = [_target(invocation, node_id)]
+        child = _child("a fresh process", invocation, _unsharded(options), targets, Path(directory))
         results = run_child(child, accepted=(0, 1))
         if len(results.rows) != 1:
             counted = f"a fresh process measured {len(results.rows)} rows instead of one"
@@ -50,8 +52,8 @@ def measure_afresh(invocation: Invocation, options: Options, node_id: str) -> Ou
 def run_afresh(invocation: Invocation, options: Options, targets: Sequence[str], output: Path) -> Results:
     """The results of ``targets`` in a fresh, ungated pytest; its output is kept in ``output/pytest.log``.
 
-    Where this run takes up an earlier one, so does that. Raises ``MeasurementError`` with the end of that output where
-    a pair could not be measured.
+    Of a sharded run it measures the same shard; where this run takes up an earlier one, so does that. Raises
+    ``MeasurementError`` with the end of that output where a pair could not be measured.
     """
     return run_child(_child("a fresh process", invocation, options, targets, output))
 
@@ -66,7 +68,7 @@ def profile_afresh(invocation: Invocation, options: Options, node_ids: Sequence[
     profiling = replace(invocation, plugins=(*invocation.plugins, PROFILING_PLUGIN))
     try:
         with tempfile.TemporaryDirectory(prefix="pytest-vq-") as directory:
-            child = _child("a process that only profiles", profiling, options, targets, Path(directory))
+            child = _child("a process that only profiles", profiling, _unsharded(options), targets, Path(directory))
             code = run_to_its_end(child)
             return ProfiledPairs(read_profiles(child.output), _ending(child, code))
     except OSError as error:
@@ -76,6 +78,11 @@ def profile_afresh(invocation: Invocation, options: Options, node_ids: Sequence[
 def _target(invocation: Invocation, node_id: str) -> str:
     """The words that select one test. No path: what its parameters are called (``[a//b]``) is to be left as it is."""
     return f"{invocation.rootdir}/{node_id}"
+
+
+def _unsharded(options: Options) -> Options:
+    """``options`` of a process that is given the very tests to run: what it selects is not to be cut again."""
+    return replace(options, shard=WHOLE)
 
 
 def _child(who: str, invocation: Invocation, options: Options, targets: Sequence[str], output: Path) -> Child:

@@ -10,6 +10,18 @@ from dataclasses import dataclass, field
 
 from pytest_vq.schema.spec import EAGER
 
+# What a figure of memory may be off by. On a CPU libraries and the C allocator keep about this much, or give it back,
+# as they like; an accelerator's allocator counts what was requested of it.
+CPU_RESOLUTION_BYTES = 4 * 2**20
+ACCELERATOR_RESOLUTION_BYTES = 1
+
+
+def memory_reduction(peak_bytes: int | None, fp32_peak_bytes: int | None, resolution_bytes: int) -> float | None:
+    """1 - peak / FP32's peak; no ratio of figures near the resolution."""
+    if peak_bytes is None or fp32_peak_bytes is None or fp32_peak_bytes < 4 * resolution_bytes:
+        return None
+    return 1 - peak_bytes / fp32_peak_bytes
+
 
 def present(figure: float | None) -> float:
     """``figure``, where those without it were sorted out before. Raises ValueError where they were not."""

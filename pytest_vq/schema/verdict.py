@@ -23,6 +23,17 @@ class Status(StrEnum):
         return min(statuses, key=order.index, default=Status.PASS)
 
 
+def fails(status: Status | None, *, strict: bool, saves: bool) -> bool:
+    """True where a row of ``status`` fails its test, and with it its run, under a gate that fails.
+
+    ``strict`` and ``saves`` are the run's ``--vq-strict`` and ``--vq-save``.
+    """
+    doubtful = {Status.INCOMPARABLE, Status.INCONCLUSIVE}
+    if not saves:  # what is being recorded for the first time has no baseline yet
+        doubtful.add(Status.NO_BASELINE)
+    return status is Status.FAIL or (strict and status in doubtful)
+
+
 @dataclass(frozen=True, slots=True)
 class Tolerances:
     """The smallest change worth failing for, relative to the baseline; the last two are absolute lower bounds.

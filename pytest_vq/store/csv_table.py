@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pytest_vq.schema.record import COLUMNS, Record
 
+_PLAIN = frozenset({int, float, type(None)})
 # A spreadsheet takes a text that starts with one of these for a formula, and runs it. Numbers are none of its texts.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -25,6 +26,22 @@ def record_line(record: Record) -> bytes:
     A text that a spreadsheet would run as a formula has an apostrophe before it, which is how one writes it as a text.
     """
     return _line([_cell(value) for value in record.cells().values()])
+
+
+def row_lines(rows: Iterable[Sequence[Any]]) -> list[bytes]:
+    """The lines of many rows whose cells were read from JSON, each as `record_line` writes it."""
+    sink = _Lines()
+    # Numbers of JSON are finite, and written as they are: most cells need no look.
+    csv.writer(sink, lineterminator="\n").writerows(
+        [value if value.__class__ in _PLAIN else _cell(value) for value in row] for row in rows
+    )
+    return [line.encode() for line in sink]
+
+
+class _Lines(list[str]):
+    """What a CSV writer writes, a row each."""
+
+    write = list.append
 
 
 def _cell(value: Any) -> Any:

@@ -11,6 +11,7 @@ from pytest_vq.errors import SelectionError
 from pytest_vq.options import OPTIONS, Option, Options
 from pytest_vq.schema.outcome import Outcome
 from pytest_vq.schema.record import Environment, Setup
+from pytest_vq.schema.shard import Shard
 from pytest_vq.schema.spec import CaseId
 from pytest_vq.store.results import STUDY, Results, Row, read_results
 from pytest_vq.store.samples import decode_samples, samples_by_pair
@@ -90,6 +91,8 @@ def _is_changed(option: Option, earlier: Results, options: Options) -> bool:
 def _stored(option: Option, options: Mapping[str, Any]) -> Any:
     """The value of ``option`` there; its default where the option is younger than the run."""
     value = options.get(option.field, getattr(Options(), option.field))
+    if option.field == "shard":  # which is stored as its text
+        return Shard.parse(str(value))
     return tuple(value) if isinstance(value, list) else value
 
 

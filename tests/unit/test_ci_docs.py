@@ -1,4 +1,4 @@
-"""The workflows of docs/ci.md, as far as reading them can tell: they parse, and give a pull request no rights."""
+"""The workflows of docs/ci.md and docs/shards.md, as far as reading can tell: they parse, and give no rights away."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pytest_vq.report.comment import MARKER, RESOLVED_LINE
 
 yaml = pytest.importorskip("yaml", reason="PyYAML reads the workflows of docs/ci.md")
 
-PAGE = (Path(__file__).parents[2] / "docs" / "ci.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = "".join((DOCS / name).read_text(encoding="utf-8") for name in ("ci.md", "shards.md"))
 WORKFLOWS: dict[str, dict[Any, Any]] = {
     found["name"]: found for found in map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
 }
@@ -33,8 +34,8 @@ def steps_of(name: str) -> Iterator[dict[str, Any]]:
         yield from job.get("steps", [])
 
 
-def test_there_are_four_workflows() -> None:
-    assert list(WORKFLOWS) == ["vq-gate", "vq-measure", "vq-comment", "vq-save"]
+def test_there_are_five_workflows() -> None:
+    assert list(WORKFLOWS) == ["vq-gate", "vq-measure", "vq-comment", "vq-save", "vq-shards"]
 
 
 @each_workflow
@@ -112,3 +113,15 @@ def test_the_job_that_may_write_runs_nothing_of_ours() -> None:
     assert "pip" not in post["steps"][0]["run"]
     assert f'"{RESOLVED_LINE}"' in post["steps"][0]["run"]
     assert MARKER in PAGE
+
+
+def test_the_matrix_measures_every_shard_and_merges_whatever_came_of_them() -> None:
+    jobs = jobs_of("vq-shards")
+    numbers = jobs["measure"]["strategy"]["matrix"]["shard"]
+    measure, merge = (next(step for step in jobs[job]["steps"] if "run" in step) for job in ("measure", "merge"))
+    assert measure["env"]["SHARD"] == f"${{{{ matrix.shard }}}}/{len(numbers)}"
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert '--vq-shard "$SHARD"' in measure["run"]
+    assert jobs["measure"]["strategy"]["fail-fast"] is False
+    assert jobs["merge"]["if"] == "${{ !cancelled() }}"
+    assert merge["run"].splitlines()[-1].endswith("merge shards/* --output vq-results")

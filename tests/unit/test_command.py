@@ -15,6 +15,7 @@ import pytest
 from pytest_vq.options import OPTIONS, Option, Options, read_options
 from pytest_vq.plugin.session import VqSession
 from pytest_vq.processes.command import Invocation, all_of, clean_environment, pytest_command, ungated
+from pytest_vq.schema.shard import Shard
 
 OTHER: dict[str, Any] = {
     "gpu": True,
@@ -33,6 +34,7 @@ OTHER: dict[str, Any] = {
     "runs": 5,
     "report": True,
     "resume": True,
+    "shard": Shard(2, 3),
 }
 # Valid for every option, and another value than above.
 INI = """\
@@ -52,6 +54,7 @@ vq_output = ini-results
 vq_runs = 2
 vq_report = {switch}
 vq_resume = {switch}
+vq_shard = 3/4
 """
 CHANGED = [pytest.param(field, value, id=field) for field, value in OTHER.items()]
 

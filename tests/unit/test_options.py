@@ -9,6 +9,7 @@ import pytest
 
 from pytest_vq.errors import SelectionError
 from pytest_vq.options import OPTIONS, Options, read_options
+from pytest_vq.schema.shard import Shard
 
 
 @pytest.fixture
@@ -41,6 +42,7 @@ def test_the_defaults_are_the_contracts(read, pytester) -> None:
         runs=1,
         report=False,
         resume=False,
+        shard=Shard(1, 1),
     )
 
 
@@ -64,6 +66,7 @@ VALUES = [
     ("vq-runs", "3", "3", "runs", 3),
     ("vq-report", None, "on", "report", True),
     ("vq-resume", None, "on", "resume", True),
+    ("vq-shard", "2/3", " 2/3 ", "shard", Shard(2, 3)),
 ]
 
 
@@ -113,6 +116,10 @@ BAD = [
     ("vq-models", " , ", "it is empty"),
     ("vq-precisions", "", "it is empty"),
     ("vq-output", "", "it is empty"),
+    ("vq-shard", "0/3", "there is no shard 0/3"),
+    ("vq-shard", "4/3", "there is no shard 4/3"),
+    ("vq-shard", "1", "is no shard"),
+    ("vq-shard", "x", "is no shard"),
     ("vq-baselines", "", "it is empty"),
 ]
 

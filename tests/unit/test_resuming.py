@@ -15,6 +15,7 @@ from pytest_vq.errors import ResultsError, SelectionError
 from pytest_vq.options import OPTIONS, Options
 from pytest_vq.plugin.resumption import Resumption
 from pytest_vq.schema.outcome import Failure, Outcome
+from pytest_vq.schema.shard import Shard
 from pytest_vq.store.results import read_results
 from pytest_vq.store.results_writer import ResultsWriter
 from pytest_vq.store.resuming import Circumstances, EarlierRun, earlier_results
@@ -125,6 +126,7 @@ OTHER: dict[str, Any] = {
     "strict": True,
     "runs": 2,
     "report": True,
+    "shard": Shard(2, 3),
 }
 
 
