@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -25,6 +25,7 @@ from pytest_vq.plugin.sharding import Selected as SelectedTest
 from pytest_vq.plugin.sharding import keep_shard
 from pytest_vq.precision.own_precisions import OF_RECIPES
 from pytest_vq.precision.precisions import find_precision
+from pytest_vq.processes.shards import expected_seconds
 from pytest_vq.report.drawing import require_drawing
 from pytest_vq.schema.spec import Case, CaseId, ModelSpec, Target
 from pytest_vq.wording import listed
@@ -218,11 +219,18 @@ class CollectingHooks:
         session = self._session
         measuring = [item for item in items if measured_by(item) is not None]
         session.places = {item.nodeid: place for place, item in enumerate(measuring)}
-        put_in_workers_order(items, case_of, expected_cost, xdist.worker_count(session.config))
+        put_in_workers_order(items, case_of, self._costs(items), xdist.worker_count(session.config))
         session.groups = model_groups(items, case_of) if measuring else []
-        xdist.tell_left_out(session.config, session.left_out)
-        if session.selection is not None:
-            xdist.tell_selection(session.config, session.selection)
+        xdist.tell_controller(session.config, session)
+
+    def _costs(self, items: Iterable[pytest.Item]) -> Callable[[Case], float | None]:
+        """What a pair is expected to take: in seconds where some are known, else by what its model is."""
+        known = self._session.durations
+        if not known:
+            return expected_cost
+        pairs = [(case.id, case.model.name) for item in items if (case := case_of(item)) is not None]
+        seconds = dict(zip((pair for pair, _ in pairs), expected_seconds(pairs, known), strict=True))
+        return lambda case: seconds[case.id]
 
     def _refuse(self, error: VqError, items: list[pytest.Item]) -> None:
         items.clear()

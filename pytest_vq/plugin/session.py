@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from pytest_vq.schema.shard import Selection
 from pytest_vq.schema.spec import CallableCase, Case
 from pytest_vq.schema.verdict import Status, Tolerances, fails
 from pytest_vq.store.baselines import BaselineStore
+from pytest_vq.store.durations import read_durations
 from pytest_vq.store.results import read_results
 from pytest_vq.store.resuming import Circumstances, EarlierRun
 
@@ -49,6 +50,7 @@ class VqSession:
     device_lost: bool = False
     _bench: Bench | None = None
     _noise: dict[str, Noise] = field(default_factory=dict)  # by device
+    _durations: Mapping[str, float] | None = None
     _earlier: EarlierRun | None = None  # what is taken up, once it was asked for
     _others: list[dict[tuple[str, Setup], Estimates]] | None = None
 
@@ -66,6 +68,18 @@ class VqSession:
     def store(self) -> BaselineStore:
         """The baselines that this run is compared with."""
         return BaselineStore(self.options.baselines)
+
+    @property
+    def durations(self) -> Mapping[str, float]:
+        """Pair or callable -> the seconds that it is known to take here. Raises BaselineError for a broken file.
+
+        Workers are told, so that all of them find one order, whatever lies on their hosts.
+        """
+        if self._durations is None:
+            told = xdist.told_durations(self.config)
+            kind = "cuda" if self.options.gpu else "cpu"
+            self._durations = read_durations(self.options.baselines).get(kind, {}) if told is None else told
+        return self._durations
 
     @property
     def invocation(self) -> Invocation:

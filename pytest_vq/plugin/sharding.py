@@ -11,7 +11,6 @@ from pytest_vq.plugin.session import VqSession
 from pytest_vq.processes.shards import cut, expected_seconds
 from pytest_vq.schema.shard import Selection
 from pytest_vq.schema.spec import CaseId
-from pytest_vq.store.durations import read_durations
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +27,13 @@ def keep_shard(session: VqSession, items: list[pytest.Item], selected: Sequence[
     What two tests measure is one pair, in one shard. Tests that measure nothing stay. Raises BaselineError where the
     durations cannot be read.
     """
-    shard, options = session.options.shard, session.options
+    shard = session.options.shard
     if shard.is_whole:
         return
     tests: dict[CaseId, list[pytest.Item]] = {}
     for one in selected:
         tests.setdefault(one.case_id, []).append(one.item)
-    known = read_durations(options.baselines).get("cuda" if options.gpu else "cpu", {})
-    expected = expected_seconds([(str(case_id), case_id.model) for case_id in tests], known)
+    expected = expected_seconds([(str(case_id), case_id.model) for case_id in tests], session.durations)
     seconds = [each * len(same) for each, same in zip(expected, tests.values(), strict=True)]
     here = cut(seconds, shard.count)[shard.number - 1]
     session.selection = Selection.of(shard, [str(case_id) for case_id in tests], here)

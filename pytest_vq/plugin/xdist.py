@@ -18,6 +18,7 @@ from pytest_vq.schema.shard import Selection
 _REFUSED = "vq_refused"  # in a worker's output: why it runs nothing
 _LEFT_OUT = "vq_left_out"  # in a worker's output: schemes that a group named and it cannot run, with the reasons
 _SELECTION = "vq_selection"  # in a worker's output: what a sharded run selected
+_DURATIONS = "vq_durations"  # in a worker's input: seconds that pairs are known to take
 _DIST = "vq_dist"  # in a worker's input: how tests are handed out
 _VARIABLE = "CUDA_VISIBLE_DEVICES"
 
@@ -76,9 +77,16 @@ def refuse(config: pytest.Config, reason: str) -> None:
     config.workeroutput[_REFUSED] = reason  # type: ignore[attr-defined]
 
 
-def tell_left_out(config: pytest.Config, left_out: Mapping[str, str]) -> None:
-    """Let the controller, which collects nothing, know which schemes this worker cannot run."""
-    config.workeroutput[_LEFT_OUT] = dict(left_out)  # type: ignore[attr-defined]
+def tell_controller(config: pytest.Config, session: Session) -> None:
+    """Let the controller, which collects nothing, know what this worker left out and selected."""
+    config.workeroutput[_LEFT_OUT] = dict(session.left_out)  # type: ignore[attr-defined]
+    if session.selection is not None:
+        config.workeroutput[_SELECTION] = asdict(session.selection)  # type: ignore[attr-defined]
+
+
+def told_durations(config: pytest.Config) -> Mapping[str, float] | None:
+    """Seconds that pairs are known to take, as the controller told this worker; None outside a worker."""
+    return getattr(config, "workerinput", {}).get(_DURATIONS)
 
 
 def distribution_refusal(config: pytest.Config) -> str:
@@ -124,7 +132,6 @@ class KeepsModels:
 
     pending: list[int]  # LoadScheduling's: the tests that no worker has yet, by their number
     node2pending: dict[Any, list[int]]  # and those that each worker has
-
     groups: Sequence[int] = ()  # of each test, by its number: those that share a model have one; -1: it needs none
 
     def check_schedule(self, node: Any, duration: float = 0) -> None:
@@ -151,11 +158,6 @@ def model_scheduling(config: Any, log: Any) -> Any:
     return type("ModelScheduling", (KeepsModels, LoadScheduling), {})(config, log)
 
 
-def tell_selection(config: pytest.Config, selection: Selection) -> None:
-    """Let the controller, which collects nothing, know what a sharded run selected."""
-    config.workeroutput[_SELECTION] = asdict(selection)  # type: ignore[attr-defined]
-
-
 class Session(Protocol):
     """As much of ``VqSession`` as is needed here; that module knows this one."""
 
@@ -163,6 +165,10 @@ class Session(Protocol):
     options: Options
     left_out: dict[str, str]
     selection: Selection | None
+
+    @property
+    def durations(self) -> Mapping[str, float]:
+        """Pair or callable -> the seconds that it is known to take."""
 
 
 class ControllerHooks:
@@ -225,8 +231,12 @@ class ControllerHooks:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell each worker how tests are handed out: its own options say that they are not."""
+        """Tell each worker how tests are handed out, which its own options do not say, and what pairs take."""
         node.workerinput[_DIST] = node.config.getoption("dist")
+        try:
+            node.workerinput[_DURATIONS] = dict(self._session.durations)
+        except VqError as error:
+            raise pytest.UsageError(str(error)) from None
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:

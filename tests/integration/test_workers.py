@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from collections.abc import Callable
@@ -166,3 +167,27 @@ def test_a_worker_without_a_gpu_says_what_is_missing_and_its_controller_ends_the
     assert run.code == 4
     assert "1 worker [0 items]" in run.output
     assert re.search("ERROR: --gpu: .*(built without CUDA|sees no CUDA device)", run.output)
+
+
+def test_workers_begin_with_what_is_known_to_take_long(tmp_path: Path) -> None:
+    nets = make_nets(tmp_path)
+    seconds = {"net-a-fp32": 1.0, "net-b-int8": 9.0, "net-c-fp32": 5.0, "net-c-int4": 2.0}
+    baselines = nets / "baselines"
+    baselines.mkdir()
+    (baselines / "durations.json").write_text(json.dumps({"schema_version": 1, "durations_s": {"cpu": seconds}}))
+    run = run_in(nets, "-p", "instant", "-n", "1", "--vq-gate=off")
+    assert [pair for pair, *_ in run.measured][:6] == [
+        *("net-b-fp32", "net-b-fp16", "net-b-int8", "net-b-int4"),  # the others are taken to be like the one known
+        *("net-c-fp32", "net-c-fp16"),
+    ]
+    assert run.pairs == PAIRS
+
+
+def test_durations_that_cannot_be_read_end_a_run_with_workers_before_it_begins(tmp_path: Path) -> None:
+    nets = make_nets(tmp_path)
+    (nets / "baselines").mkdir()
+    (nets / "baselines" / "durations.json").write_text("{")
+    run = run_in(nets, "-p", "instant", "-n", "1", "--vq-gate=off")
+    assert run.code == 4
+    assert "durations.json" in run.output
+    assert not (nets / "measured").exists()
