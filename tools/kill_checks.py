@@ -13,6 +13,7 @@ from typing import Any
 
 from pytest_vq.errors import VqError
 from pytest_vq.store.baselines import BaselineStore
+from pytest_vq.store.durations import read_durations
 from pytest_vq.store.results import STUDY, TABLE, Results, Row, read_results
 from pytest_vq.store.samples import samples_by_pair
 
@@ -28,9 +29,10 @@ class Finished:
     complete: bool = False
 
 
-def files_below(directory: Path) -> Files:
-    """What every file below ``directory`` holds, but for what a killed process had begun to write beside one."""
-    return {path: path.read_bytes() for path in sorted(directory.rglob("*.json")) if not path.name.startswith(".")}
+def baselines_in(root: Path) -> Files:
+    """What every file of baselines holds, but for what a killed process had begun to write beside one."""
+    files = sorted(root.glob("*/**/*.json"))
+    return {path: path.read_bytes() for path in files if not path.name.startswith(".")}
 
 
 def finished_in(output: Path, losses: list[str]) -> Finished:
@@ -68,13 +70,14 @@ def losses_of_resumed(output: Path, before: Finished, pairs: set[str]) -> list[s
 
 def losses_of_baselines(root: Path, before: Files, added: tuple[int, ...]) -> list[str]:
     """How the baselines below ``root`` differ from ``before`` with as many processes ``added`` as there may be."""
-    now = files_below(root)
+    now = baselines_in(root)
     losses = [f"{path} is gone" for path in before.keys() - now.keys()]
     losses += [f"{path} is new" for path in now.keys() - before.keys()]
     try:
         store = BaselineStore(root)
         for device in store.devices():
             store.all_entries(device)  # which reads and checks each of them
+        read_durations(root)
     except VqError as error:
         return [*losses, str(error)]
     for path in before.keys() & now.keys():

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from kill_checks import Finished, files_below, finished_in, losses_of_baselines, losses_of_resumed
+from kill_checks import Finished, baselines_in, finished_in, losses_of_baselines, losses_of_resumed
 
 # What a run imports before it measures.
 IMPORTED = (
@@ -198,7 +198,7 @@ def kill_once(project: Project, kind: Kind, numbers: random.Random) -> Round:
     """Start a run, kill it, look at what it left, and take it up."""
     length_s = project.length_s(kind)
     project.reset()
-    recorded = files_below(project.baselines)
+    recorded = baselines_in(project.baselines)
     at_write = numbers.random() < 0.5
     after_s, writes, late_s = numbers.uniform(0, length_s), numbers.randrange(1, 40), numbers.uniform(0, 0.002)
     process = project.start(kind)

@@ -130,7 +130,7 @@ def test_baselines_hold_as_much_more_as_was_recorded(
     checks, tmp_path: Path, recorded: int, added: tuple[int, ...], lost: int
 ) -> None:
     record(tmp_path, 1.0)
-    before = checks.files_below(tmp_path)
+    before = checks.baselines_in(tmp_path)
     for number in range(recorded):
         record(tmp_path, 2.0 + number)
     assert len(checks.losses_of_baselines(tmp_path, before, added)) == lost
@@ -138,7 +138,7 @@ def test_baselines_hold_as_much_more_as_was_recorded(
 
 def test_a_baseline_that_cannot_be_read_is_a_loss(checks, tmp_path: Path) -> None:
     record(tmp_path, 1.0)
-    before = checks.files_below(tmp_path)
+    before = checks.baselines_in(tmp_path)
     (path,) = before
     path.write_bytes(before[path][:-20])
     assert "truncated" in checks.losses_of_baselines(tmp_path, before, (0,))[0]
