@@ -122,7 +122,7 @@ class TestXdist:
         # In a conftest that only collection finds: the controller, which collects nothing, never sees this model.
         deep = project.mkdir("deep")
         (deep / "conftest.py").write_text("from torch import nn\n\nimport pytest_vq\n\n" + models)
-        (deep / "test_deep.py").write_text(dedent(KEEPING))
+        (deep / "test_deep.py").write_text("def test_precision(vq_case, vq_bench):\n    vq_bench(vq_case)\n")
         result = project.runpytest_inprocess(
             "-n2",
             "--vq-precisions=fp32,fp16",
@@ -138,6 +138,7 @@ class TestXdist:
         assert study()["complete"] is True
         assert len(study()["records"]) == len(rows())
         result.stdout.fnmatch_lines(["other-net *fp32*", "*fp16*", "recorded * lines in 1 files*"])
+        # Of the two tests of each pair the later one, which keeps its samples.
         stored = benchmarks(project, "vq-results/benchmark.json")
         assert stored.keys() == measured
         for case, benchmark in stored.items():

@@ -158,7 +158,7 @@ def test_the_commands_know_it(recorded, capsys, monkeypatch) -> None:
 
 
 def test_workers_find_the_same_baselines_and_hand_everything_on(recorded, rows) -> None:
-    result = recorded.runpytest_inprocess("-n", "1", "--dist", "loadgroup", "--junitxml=junit.xml")
+    result = recorded.runpytest_inprocess("-n", "1", "--junitxml=junit.xml")
     assert result.ret == 0
     result.assert_outcomes(passed=2)
     assert {row["model"]: row["verdict"] for row in rows()} == {ONE: "PASS", OTHER: "PASS"}
