@@ -37,6 +37,12 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
     return installed.names if given is None else heeded(given, installed)
 
 
+def all_uuids() -> frozenset[str]:
+    """The UUIDs of all GPUs of this host and of their slices, whether or not this process may use them."""
+    installed = _installed()
+    return frozenset((*installed.gpus, *_slices_of(installed)))
+
+
 def heeded(given: str, installed: InstalledGpus) -> list[str]:
     """The entries of CUDA_VISIBLE_DEVICES that CUDA heeds, as they are written.
 

@@ -21,8 +21,7 @@ from pytest_vq.plugin.ordering import (
     test_of,
 )
 from pytest_vq.plugin.session import VqSession
-from pytest_vq.plugin.sharding import Selected as SelectedTest
-from pytest_vq.plugin.sharding import keep_shard
+from pytest_vq.plugin.sharding import MeasuringTest, keep_shard
 from pytest_vq.precision.own_precisions import OF_RECIPES
 from pytest_vq.precision.precisions import find_precision
 from pytest_vq.processes.shards import expected_seconds
@@ -151,11 +150,11 @@ def check_selection(items: list[pytest.Item]) -> None:
             )
 
 
-def in_catalog_order(items: Iterable[pytest.Item]) -> list[SelectedTest]:
+def in_catalog_order(items: Iterable[pytest.Item]) -> list[MeasuringTest]:
     """The tests among ``items`` that measure something, in an order that is the same however they were shuffled."""
-    found = [SelectedTest(item, case_id) for item in items if (case_id := measured_by(item)) is not None]
+    found = [MeasuringTest(item, case_id) for item in items if (case_id := measured_by(item)) is not None]
 
-    def place(one: SelectedTest) -> tuple[str, int, str]:
+    def place(one: MeasuringTest) -> tuple[str, int, str]:
         return test_of(one.item), number_of(one.item) if case_of(one.item) else 0, one.item.nodeid
 
     return sorted(found, key=place)

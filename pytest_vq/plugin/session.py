@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from pytest_vq.device.nvml import all_uuids
+from pytest_vq.device.visible import all_uuids
 from pytest_vq.errors import DeviceLostError, MeasurementError
 from pytest_vq.options import Options
 from pytest_vq.plugin import xdist

@@ -14,14 +14,14 @@ from pytest_vq.schema.spec import CaseId
 
 
 @dataclass(frozen=True, slots=True)
-class Selected:
+class MeasuringTest:
     """A test that measures something, and what."""
 
     item: pytest.Item
     case_id: CaseId
 
 
-def keep_shard(session: VqSession, items: list[pytest.Item], selected: Sequence[Selected]) -> None:
+def keep_shard(session: VqSession, items: list[pytest.Item], selected: Sequence[MeasuringTest]) -> None:
     """Deselect of ``items`` what other shards measure of ``selected``, which stands in catalog order.
 
     What two tests measure is one pair, in one shard. Tests that measure nothing stay. Raises BaselineError where the

@@ -20,7 +20,7 @@ from pytest_vq.schema.verdict import Status
 from pytest_vq.store.csv_table import head_line, row_lines
 from pytest_vq.store.reading import NoSchemaError, NotJsonError, read_versioned
 from pytest_vq.store.results import SCHEMA_VERSION, STUDY, TABLE
-from pytest_vq.store.samples import SAMPLES, SamplesLine
+from pytest_vq.store.samples import SAMPLES, Dated, SamplesLine
 from pytest_vq.store.selection_file import read_selection
 
 _ENVIRONMENT = b'"environment":'  # a key of each row; in a text its quotes would be escaped
@@ -28,11 +28,6 @@ _HEAD_END = b',"samples":'  # in a line of samples: before it stands what identi
 _cells = itemgetter(*COLUMNS)
 
 Pieces = tuple[bytes | memoryview, ...]  # of a row's text
-
-
-@dataclass(frozen=True, slots=True)
-class _Dated:
-    date_utc: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +40,7 @@ class StoredRow:
     latency_ms: float
     environment: int
     setup: Setup
-    estimates: tuple[_Dated, ...]
+    estimates: tuple[Dated, ...]
     architecture: str | None = None
     parameters: int | None = None
     peak_memory_bytes: int | None = None

@@ -40,7 +40,9 @@ class SamplesLine:
 
 
 @dataclass(frozen=True, slots=True)
-class _Dated:
+class Dated:
+    """What a stored process tells of itself, where no more is read: when it began to measure."""
+
     date_utc: str
 
 
@@ -51,7 +53,7 @@ class SamplesHead:
     model: str
     scheme: str
     batch: int
-    samples: _Dated
+    samples: Dated
     test: str | None = None
 
     @property

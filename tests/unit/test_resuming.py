@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from factories import ENVIRONMENT, make_callable_record, make_outcome, make_record, make_samples
 
-from pytest_vq.device import nvml
 from pytest_vq.errors import ResultsError, SelectionError
 from pytest_vq.options import OPTIONS, Options
 from pytest_vq.plugin.resumption import Resumption
@@ -237,34 +235,3 @@ class TestNotes:
             f"--vq-resume: {tmp_path} held no results to go on with: this run began them"
         ]
         assert not resumption.leaves_a_gap
-
-
-class TestCards:
-    def test_all_gpus_and_their_slices_are_known_by_their_uuid(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        class NVMLError(Exception):
-            """As the library raises it."""
-
-        slices = {"GPU-1": ["MIG-1", "MIG-2"], "GPU-2": None}
-
-        def most_slices(gpu: str) -> int:
-            if slices[gpu] is None:
-                raise NVMLError("Not Supported")
-            return 7
-
-        def slice_of(gpu: str, number: int) -> str:
-            found = slices[gpu] or []
-            if number >= len(found):
-                raise NVMLError("Not Found")
-            return found[number]
-
-        fake = SimpleNamespace(
-            NVMLError=NVMLError,
-            nvmlDeviceGetCount=lambda: len(slices),
-            nvmlDeviceGetHandleByIndex=list(slices).__getitem__,
-            nvmlDeviceGetUUID=lambda handle: handle,
-            nvmlDeviceGetMaxMigDeviceCount=most_slices,
-            nvmlDeviceGetMigDeviceHandleByIndex=slice_of,
-            nvmlShutdown=lambda: None,
-        )
-        monkeypatch.setattr(nvml, "open_nvml", lambda: fake)
-        assert nvml.all_uuids() == {"GPU-1", "GPU-2", "MIG-1", "MIG-2"}

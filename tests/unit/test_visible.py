@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_vq.device import nvml
-from pytest_vq.device.visible import InstalledGpus, heeded, visible_gpus
+from pytest_vq.device.visible import InstalledGpus, all_uuids, heeded, visible_gpus
 
 A, B, C = "GPU-aa11", "GPU-aa22", "GPU-bb33"
 X, Y = "MIG-1111", "MIG-2222"
@@ -102,3 +102,9 @@ def test_what_an_outer_list_leaves_as_it_is_written(given: str, left: list[str])
 def test_an_outer_list_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvml, "open_nvml", lambda: driver({A: None, B: None}))
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "GPU-aa22"}) == ["GPU-aa22"]
+
+
+def test_all_gpus_and_their_slices_are_known_by_their_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = driver({"GPU-1": ["MIG-1", "MIG-2", None], "GPU-2": None})
+    monkeypatch.setattr(nvml, "open_nvml", lambda: fake)
+    assert all_uuids() == {"GPU-1", "GPU-2", "MIG-1", "MIG-2"}
