@@ -115,6 +115,14 @@ def test_a_finished_pair_that_was_measured_again_is_a_loss(checks, output: Path)
     ]
 
 
+def test_other_samples_of_a_finished_pair_are_a_loss(checks, output: Path) -> None:
+    before = checks.finished_in(output, [])
+    path = output / "samples.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0].replace('"warmup_calls":', '"warmup_calls":1'), *lines[1:]]) + "\n")
+    assert checks.losses_of_resumed(output, before, PAIRS) == ["net-fp32 was finished, and its samples are others now"]
+
+
 def test_a_pair_that_is_not_there_in_the_end_is_a_loss(checks, output: Path) -> None:
     before = checks.finished_in(output, [])
     assert checks.losses_of_resumed(output, before, PAIRS | {"net-int4"}) == ["net-int4 is missing"]
