@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
 from pytest_vq.execution.schemes import find_scheme
 from pytest_vq.schema.estimates import Anchor, Entry, Estimates
 from pytest_vq.schema.outcome import Outcome
-from pytest_vq.schema.record import COLUMNS, Environment, PairSamples, Record, Samples, Setup
+from pytest_vq.schema.record import COLUMNS, Environment, PairSamples, Record, Samples
+from pytest_vq.schema.serving import BatchTime, LoadEvidence, ServingTerms
+from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.spec import CALLABLE, Case, ModelSpec
 
 MIB = 2**20
@@ -97,11 +99,48 @@ def make_callable_record(test_id: str = TEST_ID, **columns: Any) -> Record:
     return make_record(test_id, CALLABLE, **{**row, "setup": CALLABLE_SETUP, **columns})
 
 
+SERVING_TERMS = ServingTerms("Server", "loadgen")
+
+
+def make_serving_record(model: str = "net", precision: str = "int8", **columns: Any) -> Record:
+    """A row of a pair under load: 200 requests a second, of which so few are late that the claim holds."""
+    terms = columns.pop("terms", SERVING_TERMS)
+    ungiven = ("latency_low_ms", "latency_high_ms", "speedup", "speedup_low", "speedup_high", "peak_memory_bytes")
+    row: dict[str, Any] = dict.fromkeys((*ungiven, "model_size_bytes", "memory_reduction", "sqnr_db"))
+    row |= {
+        "scenario": terms.scenario,
+        "latency_ms": 4.0,
+        "samples": 50_000,
+        "stop_reason": "protocol",
+        "target_qps": 200.0,
+        "max_qps_low": 222.0,
+        "max_qps_high": 240.0,
+        "offline_qps": 400.0,
+        "utilisation": 0.5,
+        "p995_ms": 8.0,
+        "violation_rate": 0.001,
+        "violation_low": 0.0005,
+        "violation_high": 0.002,
+        "variance_inflation": 2.0,
+        "late_requests": 50,
+        "unanswered_requests": 0,
+        "load_processes": 5,
+        "queue_ms": 0.5,
+        "queue_p99_ms": 3.0,
+        "execution_ms": 3.0,
+        "execution_p99_ms": 5.0,
+        "mean_batch_size": 1.5,
+        "setup": make_setup(precision, protocol="load", serving=terms),
+        "load": LoadEvidence(terms, 10_000, (BatchTime(1, 2.5, 400.0),), {"1": 20_000, "2": 15_000}, {"ok": 50_000}),
+    }
+    return make_record(model, precision, **{**row, **columns})
+
+
 def alter(record: Record, **columns: Any) -> Record:
     """``record`` with other figures in ``columns``, whatever their section."""
     row = record.to_row()
     del row["setup"]  # made anew from what identifies the row, unless it is given
-    kept = {name: getattr(record.setup, name) for name in ("protocol", "threads", "tf32")}
+    kept = {name: getattr(record.setup, name) for name in ("protocol", "threads", "tf32", "serving")}
     return _row_to_record(row | columns, **kept)
 
 
@@ -112,7 +151,7 @@ def _row_to_record(row: dict[str, Any], **setup: Any) -> Record:
 
 
 def _plain(value: Any) -> Any:
-    return {f.name: getattr(value, f.name) for f in fields(value)} if hasattr(value, "__dataclass_fields__") else value
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def make_estimates(**changes: Any) -> Estimates:

@@ -21,7 +21,7 @@ from pytest_vq.gate.question import Question
 from pytest_vq.measure.interval import median_interval
 from pytest_vq.measure.timing import MIN_FOR_P95, SENTINEL_QUANTILE
 from pytest_vq.schema.estimates import Anchor, Entry, Estimates
-from pytest_vq.schema.record import Setup
+from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.spec import EAGER
 from pytest_vq.schema.verdict import Status
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from pytest_vq.errors import BaselineError, ResultsError, SelectionError
 from pytest_vq.report.text import plain_table
 from pytest_vq.schema.estimates import Entry, Estimates
-from pytest_vq.schema.record import Setup
+from pytest_vq.schema.setup import Setup
 from pytest_vq.store.baselines import BaselineStore
 from pytest_vq.store.results import Results, Row, estimates_of, read_results, rows_of_pairs
 

@@ -7,7 +7,7 @@ from statistics import median, median_low
 
 from pytest_vq.gate.policy import DEFAULT, Policy
 from pytest_vq.schema.estimates import Entry, Estimates
-from pytest_vq.schema.record import Setup
+from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.verdict import MetricVerdict, Status, Tolerances
 from pytest_vq.wording import TO_KEEP_IT, percent, plain_percent, size
 

@@ -8,7 +8,7 @@ from pytest_vq.gate import agreement, bounds, machine, ratio, timed
 from pytest_vq.gate.question import Question
 from pytest_vq.gate.settling import Found
 from pytest_vq.schema.estimates import Entry, Estimates
-from pytest_vq.schema.record import Setup
+from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.verdict import MetricVerdict, Status, Verdict
 from pytest_vq.wording import differences
 
@@ -51,7 +51,7 @@ def find_entry(question: Question) -> tuple[Entry | None, MetricVerdict | None]:
     exact = next((e for e in entries if e.setup == setup), None)
     if exact is not None:
         return exact, None
-    alike = [e for e in entries if (e.setup.scheme, e.setup.batch) == (setup.scheme, setup.batch)]
+    alike = [e for e in entries if _kind(e.setup) == _kind(setup)]
     if not alike:
         reason = f"no baseline for {setup.words} on this device: record one with --vq-save"
         if question.elsewhere is not None:
@@ -60,6 +60,11 @@ def find_entry(question: Question) -> tuple[Entry | None, MetricVerdict | None]:
     nearest = min((_unequal(setup, e.setup) for e in alike), key=len)
     reason = f"not comparable with the baseline: {', '.join(nearest)}; run it alike, or record this with --vq-save"
     return None, MetricVerdict(BASELINE, Status.INCOMPARABLE, reason)
+
+
+def _kind(setup: Setup) -> tuple[str, int, bool]:
+    """What two setups must share for their difference to be worth a word."""
+    return setup.scheme, setup.batch, setup.serving is not None
 
 
 def _unequal(here: Setup, there: Setup) -> list[str]:

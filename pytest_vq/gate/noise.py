@@ -12,7 +12,7 @@ from pytest_vq.gate.covariance import Moments, Pair, Slope
 from pytest_vq.gate.policy import DEFAULT, Policy, SlopePrior
 from pytest_vq.gate.stats import Prior, fit_prior, scatter
 from pytest_vq.schema.estimates import Entry, Estimates
-from pytest_vq.schema.record import Setup
+from pytest_vq.schema.setup import Setup
 
 SPEEDUP, DEVICE_SPEEDUP = "speedup", "device speedup"
 SENTINEL, SENTINEL_MEDIAN = "sentinel", "sentinel median"

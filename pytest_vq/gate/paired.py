@@ -20,7 +20,7 @@ from pytest_vq.gate.settling import TOO_FEW
 from pytest_vq.gate.stats import Effect, Limits, Prior
 from pytest_vq.schema.estimates import Anchor, Entry, Estimates
 from pytest_vq.schema.figures import present
-from pytest_vq.schema.record import Setup
+from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.spec import CaseId
 from pytest_vq.schema.verdict import MetricVerdict, Status, Tolerances, Verdict
 from pytest_vq.wording import count, differences, interval, milliseconds, percent, plain_percent, times

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pytest_vq.gate.noise import Noise
 from pytest_vq.gate.policy import DEFAULT, Policy
 from pytest_vq.schema.estimates import Entry, Estimates
-from pytest_vq.schema.record import Setup
+from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.verdict import Tolerances
 
 

@@ -33,10 +33,11 @@ from pytest_vq.measure.warming import is_users, warm_execution, warm_own, warm_p
 from pytest_vq.measure.workload import Workload, place, reference_request
 from pytest_vq.options import Options
 from pytest_vq.precision.convert import SameBytesGuard
+from pytest_vq.schema.cases import CallableCase
 from pytest_vq.schema.figures import Effort, TimedFigures, Timing
 from pytest_vq.schema.outcome import Profile
 from pytest_vq.schema.record import PairSamples, Record
-from pytest_vq.schema.spec import CallableCase, Case, ModelSpec
+from pytest_vq.schema.spec import Case, ModelSpec
 
 Result = TypeVar("Result")
 

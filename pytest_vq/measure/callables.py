@@ -22,10 +22,11 @@ from pytest_vq.measure.sampler import StopRule, sample
 from pytest_vq.measure.sections import memory_held, setup_of
 from pytest_vq.measure.timing import MedianInterval
 from pytest_vq.options import Options
+from pytest_vq.schema.cases import CallableCase
 from pytest_vq.schema.figures import Coverage, Fidelity, Identity, Preparation, Timing
 from pytest_vq.schema.outcome import Profile
 from pytest_vq.schema.record import Record
-from pytest_vq.schema.spec import CALLABLE, CallableCase
+from pytest_vq.schema.spec import CALLABLE
 
 
 def measure_callable(

@@ -13,9 +13,10 @@ from pytest_vq.measure.workload import Workload
 from pytest_vq.options import Options
 from pytest_vq.precision.converted import short_name
 from pytest_vq.precision.precisions import TF32_SWITCHES
+from pytest_vq.schema.cases import CallableCase
 from pytest_vq.schema.figures import Identity, MemoryFigures
-from pytest_vq.schema.record import Setup
-from pytest_vq.schema.spec import CALLABLE, CallableCase, Case
+from pytest_vq.schema.setup import Setup
+from pytest_vq.schema.spec import CALLABLE, Case
 
 
 def identity_of(workload: Workload, reference: Reference, device: Device, options: Options) -> Identity:

@@ -11,10 +11,11 @@ import pytest
 from pytest_vq.errors import MeasurementError, SelectionError, VqError
 
 if TYPE_CHECKING:
+    from pytest_vq.schema.cases import CallableCase
     from pytest_vq.schema.figures import Timing
     from pytest_vq.schema.outcome import Outcome
     from pytest_vq.schema.record import Record
-    from pytest_vq.schema.spec import CallableCase, Case
+    from pytest_vq.schema.spec import Case
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def _failed_by(error: VqError) -> BaseException:
 
 def _callable_case(item: pytest.Item, call: partial[object]) -> CallableCase:
     from pytest_vq.plugin.xdist import id_without_group
-    from pytest_vq.schema.spec import CallableCase
+    from pytest_vq.schema.cases import CallableCase
 
     function: Any = call.func
     named = function if hasattr(function, "__qualname__") else type(function)  # an instance: a module of torch's, say

@@ -12,7 +12,8 @@ from typing import NoReturn
 import pytest
 
 from pytest_vq.plugin.session import PROFILE_INSTEAD, VqSession
-from pytest_vq.schema.spec import CallableCase, Case
+from pytest_vq.schema.cases import CallableCase
+from pytest_vq.schema.spec import Case
 from pytest_vq.store.profiled_pairs import append_profile
 
 

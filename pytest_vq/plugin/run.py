@@ -19,7 +19,7 @@ from pytest_vq.processes.fresh import run_afresh
 from pytest_vq.report.hollow_green import hollow_error, is_compared
 from pytest_vq.report.report_callables import rows_in_words
 from pytest_vq.schema.outcome import Failure, Outcome, Profile
-from pytest_vq.schema.record import Setup
+from pytest_vq.schema.setup import Setup
 from pytest_vq.store.durations import record_durations
 from pytest_vq.store.results_writer import ResultsWriter
 from pytest_vq.store.resuming import earlier_results

@@ -16,11 +16,12 @@ from pytest_vq.options import Options
 from pytest_vq.plugin import xdist
 from pytest_vq.plugin.judging import Demand, Means, judge
 from pytest_vq.processes.command import Invocation
+from pytest_vq.schema.cases import CallableCase
 from pytest_vq.schema.estimates import Estimates
 from pytest_vq.schema.outcome import Outcome, Profile
-from pytest_vq.schema.record import Setup
+from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.shard import Selection
-from pytest_vq.schema.spec import CallableCase, Case
+from pytest_vq.schema.spec import Case
 from pytest_vq.schema.verdict import Status, Tolerances, fails
 from pytest_vq.store.baselines import BaselineStore
 from pytest_vq.store.durations import read_durations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_vq.precision.precisions import precision_place
-from pytest_vq.schema.record import Setup
+from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.spec import EAGER
 
 SchemePlace = tuple[int, str, bool, str]

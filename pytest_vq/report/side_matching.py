@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 
 from pytest_vq.report.scheme_order import SchemePlace, scheme_place, setup_place
-from pytest_vq.schema.record import Setup
+from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.side import Side, SidePair
 from pytest_vq.wording import count
 

@@ -12,7 +12,7 @@ from pytest_vq.gate.noise import Noise
 from pytest_vq.gate.policy import DEFAULT
 from pytest_vq.gate.question import Question
 from pytest_vq.schema.estimates import Entry, Estimates
-from pytest_vq.schema.record import Setup
+from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.side import SidePair
 from pytest_vq.schema.verdict import MetricVerdict, Status
 from pytest_vq.wording import count

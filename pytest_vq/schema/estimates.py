@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pytest_vq.schema.record import Environment, Record, Setup
+from pytest_vq.schema.record import Environment, Record
+from pytest_vq.schema.serving import ServingEstimates
+from pytest_vq.schema.setup import Setup
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Estimates:
     launch_bound: bool | None = None
     sm_clock_mhz: float | None = None  # median while timing
     power_limit_mw: int | None = None
+    serving: ServingEstimates | None = None  # of a process that put load on a service
 
     @classmethod
     def of(cls, record: Record, environment: Environment) -> Estimates:

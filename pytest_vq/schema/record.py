@@ -13,7 +13,9 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from pytest_vq.schema.figures import Coverage, Effort, Fidelity, Identity, MemoryFigures, Preparation, TimedFigures
-from pytest_vq.schema.spec import CALLABLE, EAGER, FP32, CaseId, scheme_name
+from pytest_vq.schema.serving import LoadEvidence, ServingFigures
+from pytest_vq.schema.setup import Setup
+from pytest_vq.schema.spec import CaseId
 from pytest_vq.schema.verdict import Status
 
 
@@ -42,43 +44,8 @@ class PairSamples:
 
     date_utc: str
     subject: Samples
-    reference: Samples | None  # FP32 in the same process; None for FP32 itself, and for a callable
-    sentinel: Samples
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What must be equal for two figures of one model on one device to be comparable: a baseline entry's key."""
-
-    precision: str
-    batch: int
-    protocol: str
-    weights: str | None  # None for a callable
-    threads: int | None  # intra-op threads on the CPU; None on an accelerator
-    tf32: bool
-    execution: str = EAGER
-    rest: str | None = None  # type of what a quantizing precision leaves unquantized; None for one that only casts
-    recipe: str | None = None  # SHA-256 of the recipe's file, where the precision is one
-
-    @property
-    def scheme(self) -> str:
-        """``int8``, or ``int8+compile``."""
-        return scheme_name(self.precision, self.execution)
-
-    @property
-    def is_reference(self) -> bool:
-        """True for eager FP32."""
-        return self.scheme == FP32
-
-    @property
-    def is_callable(self) -> bool:
-        """True for a test's own code, which has no scheme."""
-        return self.precision == CALLABLE
-
-    @property
-    def words(self) -> str:
-        """``int8 at batch 8``, or ``this callable``: how a sentence calls what was measured."""
-        return "this callable" if self.is_callable else f"{self.scheme} at batch {self.batch}"
+    reference: Samples | None  # FP32 in the same process; None for FP32 itself, a callable, and under load
+    sentinel: Samples | None = None  # None of a process that put load on a service
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +64,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One measured pair, or callable: a row of ``results.csv`` and of ``study.json``.
+    """One measured pair, callable, or pair under load: a row of ``results.csv`` and of ``study.json``.
 
     The name of a column is an attribute too, whatever its section: ``record.latency_ms``.
     """
@@ -110,17 +77,20 @@ class Record:
     setup: Setup
     preparation: Preparation = field(default_factory=Preparation)
     effort: Effort = field(default_factory=Effort)
+    serving: ServingFigures = field(default_factory=ServingFigures)
     disturbance: str | None = None  # why times taken here cannot be trusted: throttling, a busy neighbour
     telemetry: Mapping[str, Any] = field(default_factory=dict)  # clocks, throttle counters, load: before and after
     verdict: Status | None = None
     reason: str = ""
     right_answers: str | None = None  # of the labelled images, a bit each, hexadecimal; the first image is the highest
     note: str | None = None  # what a reader of this row should know, that is no verdict
+    load: LoadEvidence | None = None  # of a serving row
 
     @property
     def case_id(self) -> CaseId:
         """What identifies it."""
-        return CaseId(self.identity.model, self.setup.scheme, self.setup.batch)
+        setup = self.setup
+        return CaseId(self.identity.model, setup.scheme, setup.batch, serving=setup.serving is not None)
 
     @property
     def id(self) -> str:
@@ -142,12 +112,15 @@ class Record:
             **asdict(self.preparation),
             "note": self.note,
             **asdict(self.effort),
+            **asdict(self.serving),
         }
         return {column: values[column] for column in COLUMNS}
 
     def to_row(self) -> dict[str, Any]:
         """The row as ``study.json`` has it: the table's cells, and the nested evidence beside them."""
         evidence = {"setup": asdict(self.setup), "coverage": asdict(self.coverage), "telemetry": dict(self.telemetry)}
+        if self.load is not None:
+            evidence["load"] = asdict(self.load)
         return self.cells() | evidence | {"right_answers": self.right_answers}
 
     @classmethod
@@ -165,12 +138,14 @@ class Record:
             setup=evidence.setup,
             preparation=convert(row, Preparation),
             effort=convert(row, Effort),
+            serving=convert(row, ServingFigures),
             disturbance=evidence.disturbance,
             telemetry=evidence.telemetry,
             verdict=evidence.verdict,
             reason=evidence.reason,
             right_answers=evidence.right_answers,
             note=evidence.note,
+            load=evidence.load,
         )
 
     if not TYPE_CHECKING:  # for users' tests; within this package the section is named, and checked
@@ -195,6 +170,7 @@ class _Evidence:
     reason: str = ""
     right_answers: str | None = None
     note: str | None = None
+    load: LoadEvidence | None = None
 
 
 def _names(section: type[Any]) -> tuple[str, ...]:
@@ -221,6 +197,7 @@ _LATER = (
     "graph_pool_bytes",
     "build_s",
     "device_held_s",
+    *_names(ServingFigures),
 )
 _FIRST = (
     *_names(Identity),
@@ -243,6 +220,7 @@ _SECTION_OF = {"quantized_layers": ("coverage", "quantized"), "eligible_layers":
         ("fidelity", Fidelity),
         ("preparation", Preparation),
         ("effort", Effort),
+        ("serving", ServingFigures),
     )
     for name in _names(kind)
 }

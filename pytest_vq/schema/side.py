@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pytest_vq.schema.estimates import Anchor, Entry, Estimates
-from pytest_vq.schema.record import Setup
+from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.spec import FP32, CaseId
 
 # Named as in `Estimates`, with their units.

@@ -177,6 +177,7 @@ class CaseId:
     model: str  # of a callable: the id of its test
     scheme: str
     batch: int
+    serving: bool = False  # a pair that is put under load
 
     @classmethod
     def of_callable(cls, test_id: str) -> CaseId:
@@ -184,11 +185,14 @@ class CaseId:
         return cls(test_id, CALLABLE, 1)
 
     def __str__(self) -> str:
-        """``deit-tiny-patch16-224-int8``, with ``-b8`` for a batch other than 1; of a callable, the id of its test."""
+        """``deit-tiny-patch16-224-int8``, with ``-b8`` for a batch other than 1, and ``-serving`` for one under load.
+
+        Of a callable, the id of its test.
+        """
         if self.scheme == CALLABLE:
             return self.model
         suffix = "" if self.batch == 1 else f"-b{self.batch}"
-        return f"{self.model}-{self.scheme}{suffix}"
+        return f"{self.model}-{self.scheme}{suffix}{'-serving' if self.serving else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,22 +233,3 @@ class Case:
     def min_sqnr_db(self) -> float | None:
         """Fidelity's lower bound in dB: the model's own, else the precision's."""
         return self.model.min_sqnr_db.get(self.precision.name, self.precision.min_sqnr_db)
-
-
-@dataclass(frozen=True, slots=True)
-class CallableCase:
-    """One callable to measure: a test's own code, which is neither a model nor compared with FP32."""
-
-    test_id: str
-    method: str  # what is called: "test_ops.matmul"
-    call: Callable[[], object] = field(compare=False)
-
-    @property
-    def case_id(self) -> CaseId:
-        """What identifies it."""
-        return CaseId.of_callable(self.test_id)
-
-    @property
-    def id(self) -> str:
-        """That as text: the id of its test."""
-        return str(self.case_id)

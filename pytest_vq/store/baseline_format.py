@@ -17,13 +17,14 @@ from typing import Any
 from pytest_vq.errors import BaselineError
 from pytest_vq.files import file_name, name_in
 from pytest_vq.schema.estimates import Entry, Estimates
-from pytest_vq.schema.record import Setup
+from pytest_vq.schema.setup import Setup
 from pytest_vq.store.reading import NoSchemaError, NotJsonError, read_versioned, upgraded_setup
 
 CALLABLES = "callables"  # the folder of those of tests' own code, in a device's
 SCHEMA_VERSION = 2  # 1 had neither execution nor type of the rest in its setups
 _SLUG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _SUFFIX = ".json"
+_SELDOM = ("recipe", "serving")
 _POSITIVE = ("samples", "model_size_bytes")
 
 
@@ -167,12 +168,13 @@ def _text(line: Any, value: Any) -> str:
 
 
 def _setup_text(line: Any, setup: Setup) -> str:
-    """Without the recipe where there is none: then the line is as it was before there were recipes."""
-    return _text(line, {name: value for name, value in asdict(setup).items() if name != "recipe" or value})
+    """Without what most setups lack: then the line is as it was before there were recipes and serving rows."""
+    return _text(line, {name: value for name, value in asdict(setup).items() if name not in _SELDOM or value})
 
 
-def _order(setup: Setup) -> tuple[str, str, str, int, str, str, int, bool, str]:
+def _order(setup: Setup) -> tuple[str, str, str, int, str, str, int, bool, str, str]:
     threads = -1 if setup.threads is None else setup.threads
     rest, weights = setup.rest or "", setup.weights or ""
-    recipe = setup.recipe or ""
-    return (setup.precision, setup.execution, rest, setup.batch, setup.protocol, weights, threads, setup.tf32, recipe)
+    recipe, serving = setup.recipe or "", "" if setup.serving is None else repr(setup.serving)
+    protocol, tf32 = setup.protocol, setup.tf32
+    return setup.precision, setup.execution, rest, setup.batch, protocol, weights, threads, tf32, recipe, serving

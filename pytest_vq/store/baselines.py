@@ -24,7 +24,7 @@ from types import MappingProxyType
 from pytest_vq.errors import BaselineError
 from pytest_vq.files import acquire, discard, lock_of, stage
 from pytest_vq.schema.estimates import Anchor, Entry, Estimates, Operator
-from pytest_vq.schema.record import Setup
+from pytest_vq.schema.setup import Setup
 from pytest_vq.store import baseline_format as layout
 from pytest_vq.store.baseline_format import BaselineFile
 

@@ -10,7 +10,8 @@ from typing import Any
 from pytest_vq.errors import ResultsError
 from pytest_vq.schema.estimates import Estimates
 from pytest_vq.schema.outcome import Failure, Outcome
-from pytest_vq.schema.record import Environment, PairSamples, Record, Setup
+from pytest_vq.schema.record import Environment, PairSamples, Record
+from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.spec import CaseId
 from pytest_vq.store.reading import NoSchemaError, NotJsonError, read_versioned, upgraded_setup
 

@@ -10,7 +10,8 @@ from typing import Any
 from pytest_vq.errors import SelectionError
 from pytest_vq.options import OPTIONS, Option, Options
 from pytest_vq.schema.outcome import Outcome
-from pytest_vq.schema.record import Environment, Setup
+from pytest_vq.schema.record import Environment
+from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.shard import Shard
 from pytest_vq.schema.spec import CaseId
 from pytest_vq.store.results import STUDY, Results, Row, read_results

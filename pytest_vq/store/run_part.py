@@ -13,7 +13,8 @@ from typing import Any
 
 from pytest_vq.errors import ResultsError
 from pytest_vq.schema.outcome import Failure
-from pytest_vq.schema.record import COLUMNS, Environment, Setup
+from pytest_vq.schema.record import COLUMNS, Environment
+from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.shard import Selection, Shard
 from pytest_vq.schema.spec import CaseId
 from pytest_vq.schema.verdict import Status
@@ -50,7 +51,7 @@ class StoredRow:
     @property
     def case_id(self) -> CaseId:
         """The pair or callable that it is of."""
-        return CaseId(self.model, self.setup.scheme, self.setup.batch)
+        return CaseId(self.model, self.setup.scheme, self.setup.batch, serving=self.setup.serving is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,12 @@ class SamplesLine:
     batch: int
     samples: PairSamples
     test: str | None = None  # node id of the test; lines of before it was kept hold none
+    serving: bool = False
 
     @property
     def case_id(self) -> CaseId:
         """What identifies the pair."""
-        return CaseId(self.model, self.scheme, self.batch)
+        return CaseId(self.model, self.scheme, self.batch, self.serving)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,12 @@ class SamplesHead:
     batch: int
     samples: Dated
     test: str | None = None
+    serving: bool = False
 
     @property
     def case_id(self) -> CaseId:
         """What identifies the pair."""
-        return CaseId(self.model, self.scheme, self.batch)
+        return CaseId(self.model, self.scheme, self.batch, self.serving)
 
     @property
     def key(self) -> tuple[str | None, CaseId]:
@@ -75,7 +77,10 @@ class SamplesHead:
 def lines_of(outcome: Outcome) -> list[SamplesLine]:
     """The samples of every process that ``outcome`` was measured in."""
     pair = outcome.record.case_id
-    return [SamplesLine(pair.model, pair.scheme, pair.batch, samples, outcome.test) for samples in outcome.samples]
+    return [
+        SamplesLine(pair.model, pair.scheme, pair.batch, samples, outcome.test, pair.serving)
+        for samples in outcome.samples
+    ]
 
 
 def append_samples(directory: Path, lines: Iterable[SamplesLine]) -> None:
@@ -141,8 +146,8 @@ def _encoded(line: SamplesLine) -> bytes:
     import msgspec
 
     pair = line.samples
-    reference = None if pair.reference is None else _rounded(pair.reference)
-    rounded = replace(pair, subject=_rounded(pair.subject), reference=reference, sentinel=_rounded(pair.sentinel))
+    reference, sentinel = (None if one is None else _rounded(one) for one in (pair.reference, pair.sentinel))
+    rounded = replace(pair, subject=_rounded(pair.subject), reference=reference, sentinel=sentinel)
     return msgspec.json.encode(replace(line, samples=rounded)) + b"\n"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pytest_vq.catalog.models import all_models
 from pytest_vq.errors import BaselineError
 from pytest_vq.schema.estimates import Entry, Estimates
-from pytest_vq.schema.record import Setup
+from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.side import Side, SideKind, SidePair, entry_of
 from pytest_vq.schema.spec import CALLABLE, CaseId, ModelSpec
 from pytest_vq.store.baseline_format import baseline_files
@@ -85,7 +85,7 @@ def _category(model: ModelSpec | None, setup: Setup) -> str | None:
 
 
 def _case_id(model: str, entry: Entry) -> CaseId:
-    return CaseId(model, entry.setup.scheme, entry.setup.batch)
+    return CaseId(model, entry.setup.scheme, entry.setup.batch, serving=entry.setup.serving is not None)
 
 
 def _facts(pairs: Sequence[SidePair]) -> dict[str, str]:

@@ -12,8 +12,8 @@ from own_bench import own_bench
 
 from pytest_vq.measure.bench import Bench
 from pytest_vq.options import Options
+from pytest_vq.schema.cases import CallableCase
 from pytest_vq.schema.record import Record
-from pytest_vq.schema.spec import CallableCase
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda", 0)

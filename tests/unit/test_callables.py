@@ -51,9 +51,10 @@ from pytest_vq.report.page.page_render import render_page
 from pytest_vq.report.report_callables import rows_in_words
 from pytest_vq.report.study_report import study_report
 from pytest_vq.report.table import records_table
+from pytest_vq.schema.cases import CallableCase
 from pytest_vq.schema.estimates import Estimates
 from pytest_vq.schema.record import Record
-from pytest_vq.schema.spec import CallableCase, CaseId
+from pytest_vq.schema.spec import CaseId
 from pytest_vq.schema.verdict import Status, Verdict
 from pytest_vq.store.baselines import BaselineStore
 from pytest_vq.store.explained import explained_file, read_explained

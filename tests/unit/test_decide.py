@@ -15,7 +15,7 @@ from pytest_vq.gate.policy import DEFAULT
 from pytest_vq.gate.question import Question
 from pytest_vq.gate.stats import Prior
 from pytest_vq.schema.estimates import Entry, Estimates
-from pytest_vq.schema.record import Setup
+from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.verdict import MetricVerdict, Status, Tolerances, Verdict
 
 CPU = make_setup()

@@ -9,16 +9,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import ENVIRONMENT, make_outcome, make_record, make_samples
+from factories import ENVIRONMENT, make_outcome, make_record, make_samples, make_serving_record
 
 from pytest_vq.errors import ResultsError
 from pytest_vq.schema.outcome import Failure, Outcome
 from pytest_vq.schema.record import COLUMNS, Environment
+from pytest_vq.schema.serving import ServingFigures
 from pytest_vq.schema.spec import EAGER
 from pytest_vq.schema.verdict import Status
 from pytest_vq.store.results import read_results
@@ -587,6 +588,20 @@ def test_what_cannot_be_read_is_not_reopened(tmp_path: Path, content: str | None
     assert (tmp_path / "results.csv").read_text() == "mine"
 
 
+def test_a_serving_row_is_read_back_beside_the_row_of_its_pair(tmp_path: Path) -> None:
+    records = (make_record(), make_serving_record())
+    writer = ResultsWriter(tmp_path, {})
+    for record in records:
+        writer.add(make_outcome(record, samples=(replace(make_samples(), reference=None, sentinel=None),)))
+    writer.close()
+    results = read_results(tmp_path)
+    assert results.records == records
+    assert [str(record.case_id) for record in records] == ["net-int8", "net-int8-serving"]
+    assert [line.case_id for line in read_samples(tmp_path)] == [record.case_id for record in records]
+    table = list(csv.DictReader((tmp_path / "results.csv").open()))
+    assert [row["max_qps_low"] for row in table] == ["", "222.0"]
+
+
 def test_results_of_version_1_are_read_and_were_eager() -> None:
     written = json.loads((VERSION_1 / "study.json").read_text())
     assert written["schema_version"] == 1
@@ -600,7 +615,7 @@ def test_results_of_version_1_are_read_and_were_eager() -> None:
         assert [estimates.latency_ms for estimates in row.estimates] == [stored["latency_ms"]]
         del stored["estimates"]
         rest = "bf16" if stored["precision"] in {"int8", "int4"} else None
-        stored["setup"] |= {"execution": EAGER, "rest": rest, "recipe": None}
+        stored["setup"] |= {"execution": EAGER, "rest": rest, "recipe": None, "serving": None}
         assert row.record.to_row() == stored | {
             "execution": EAGER,
             "right_answers": None,
@@ -621,6 +636,7 @@ def test_results_of_version_1_are_read_and_were_eager() -> None:
             "graph_pool_bytes": None,
             "build_s": None,
             "device_held_s": None,
+            **dict.fromkeys(field.name for field in fields(ServingFigures)),
         }
     assert (results.options, results.complete) == (written["options"], True)
     assert read_samples(VERSION_1) == ()

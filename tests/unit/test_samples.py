@@ -68,6 +68,7 @@ def test_a_line_is_plain_json(tmp_path: Path) -> None:
             "sentinel": {"blocks_ms": [[1.0], [1.0]], "stop_reason": "budget", "warmup_calls": 12},
         },
         "test": None,
+        "serving": False,
     }
 
 

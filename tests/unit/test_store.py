@@ -19,7 +19,7 @@ from factories import make_estimates, make_setup
 from pytest_vq.errors import BaselineError
 from pytest_vq.files import lock_of
 from pytest_vq.schema.estimates import Estimates
-from pytest_vq.schema.record import Setup
+from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.spec import EAGER
 from pytest_vq.store import baselines as store_module
 from pytest_vq.store.baselines import BaselineStore
