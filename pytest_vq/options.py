@@ -46,6 +46,8 @@ class Options:
     runs: int = 1
     report: bool = False
     resume: bool = False
+    serving: bool = False
+    search: bool = False
     shard: Shard = WHOLE
 
     @property
@@ -186,6 +188,10 @@ OPTIONS = (
     Option("vq-runs", "runs", _at_least_one, "measure each pair in N fresh processes; default 1", "N"),
     Option("vq-report", "report", _boolean, "write the report beside the results: needs pytest-vq[report]"),
     Option("vq-resume", "resume", _boolean, "go on with the run that was cut short in --vq-output, or begin it"),
+    Option(
+        "vq-serving", "serving", _boolean, "the serving benchmarks too, which are left out unless their file is named"
+    ),
+    Option("vq-search", "search", _boolean, "of serving benchmarks: search for the highest rate within the bound anew"),
     Option("vq-shard", "shard", Shard.parse, "measure this share of the pairs: 2/3 is the second of three", "I/N"),
 )
 

@@ -10,7 +10,8 @@ from pytest_vq.execution.schemes import find_scheme
 from pytest_vq.schema.estimates import Anchor, Entry, Estimates
 from pytest_vq.schema.outcome import Outcome
 from pytest_vq.schema.record import COLUMNS, Environment, PairSamples, Record, Samples
-from pytest_vq.schema.serving import BatchTime, LoadEvidence, ServingTerms
+from pytest_vq.schema.served import BatchTime
+from pytest_vq.schema.serving import LoadEvidence, ServingTerms
 from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.spec import CALLABLE, Case, ModelSpec
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -63,6 +63,16 @@ def split_inputs(inputs: ModelInputs, batch: int) -> list[ModelInputs]:
     """``inputs`` in parts of ``batch`` rows; the last may have fewer."""
     starts = range(0, batch_of(inputs), batch)
     return [change_tensors(inputs, lambda tensor, at=at: tensor[at : at + batch]) for at in starts]  # type: ignore[misc]
+
+
+def join_inputs(parts: Sequence[ModelInputs]) -> ModelInputs:
+    """The rows of all ``parts``, which are alike but for their number of rows, in one."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat([part for part in parts if isinstance(part, Tensor)])
+    columns = [[tensor for _, tensor in named_tensors(part)] for part in parts]
+    joined = [torch.cat(column) for column in zip(*columns, strict=True)]
+    return tuple(joined) if isinstance(first, tuple) else dict(zip(first, joined, strict=True))
 
 
 def pad_inputs(inputs: ModelInputs, batch: int) -> ModelInputs:

@@ -49,14 +49,18 @@ class HostTelemetry:
     # Adjacent ratios and low quantiles bear a neighbour; a quarter of the time spent waiting they do not.
     _MAX_WAITING = 0.25
 
+    def __init__(self, thread_id: int | None = None) -> None:
+        """Args: ``thread_id`` is the system's number of the thread of this process to watch; None: its first one."""
+        self._schedstat = _SCHEDSTAT if thread_id is None else Path(f"/proc/self/task/{thread_id}/schedstat")
+
     def begin(self) -> None:
         """See ``Telemetry.begin``: the processor's other work holds no lock."""
 
     def read(self) -> State:
         """See ``Telemetry.read``. ``waiting_s`` is left out where the kernel does not tell it."""
         state = {"monotonic_s": time.monotonic(), "load_1min": os.getloadavg()[0]}
-        if _SCHEDSTAT.is_file():
-            state["waiting_s"] = int(_SCHEDSTAT.read_text().split()[1]) / 1e9
+        if self._schedstat.is_file():
+            state["waiting_s"] = int(self._schedstat.read_text().split()[1]) / 1e9
         return state
 
     def glance(self) -> State:

@@ -37,7 +37,7 @@ def decide(question: Question) -> Verdict:
     again = any(suspect for _, suspect in clocked) or _is_coarse(question, memory)
     if again and not (question.confirms and verdict.status is Status.FAIL):  # which is the last word, whatever is open
         verdict = replace(verdict, more_processes=policy.more_processes(len(candidates)))
-    return _explained(verdict, entry, candidates[-1])
+    return naming_suspects(verdict, entry, candidates[-1])
 
 
 def _times(question: Question, entry: Entry) -> list[Found]:
@@ -79,8 +79,8 @@ def _is_coarse(question: Question, memory: MetricVerdict | None) -> bool:
     return memory.status is Status.FAIL
 
 
-def _explained(verdict: Verdict, entry: Entry, now: Estimates) -> Verdict:
-    """What differs between the baseline's latest process and this one is the first suspect of any change."""
+def naming_suspects(verdict: Verdict, entry: Entry, now: Estimates) -> Verdict:
+    """``verdict``, and what differs between the baseline's latest process and this one: the suspects of any change."""
     differs = differences(entry.processes[-1], now)
     if not differs or not verdict.reason:
         return verdict

@@ -13,10 +13,10 @@ from pytest_vq.measure.workload import Workload
 from pytest_vq.options import Options
 from pytest_vq.precision.converted import short_name
 from pytest_vq.precision.precisions import TF32_SWITCHES
-from pytest_vq.schema.cases import CallableCase
+from pytest_vq.schema.cases import AnyCase, CallableCase, ServingCase
 from pytest_vq.schema.figures import Identity, MemoryFigures
 from pytest_vq.schema.setup import Setup
-from pytest_vq.schema.spec import CALLABLE, Case
+from pytest_vq.schema.spec import CALLABLE
 
 
 def identity_of(workload: Workload, reference: Reference, device: Device, options: Options) -> Identity:
@@ -38,8 +38,10 @@ def identity_of(workload: Workload, reference: Reference, device: Device, option
     )
 
 
-def setup_of(case: Case | CallableCase, device: Device, options: Options) -> Setup:
+def setup_of(case: AnyCase, device: Device, options: Options) -> Setup:
     """What makes the row comparable with others: known before it is measured."""
+    if isinstance(case, ServingCase):
+        return replace(setup_of(case.case, device, options), protocol="load", serving=case.terms)
     threads = None if device.is_accelerator else options.threads
     if isinstance(case, CallableCase):
         return Setup(CALLABLE, case.case_id.batch, options.protocol, weights=None, threads=threads, tf32=False)

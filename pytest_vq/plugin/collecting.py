@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from pytest_vq.device.target import find_target
 from pytest_vq.errors import SelectionError, VqError
 from pytest_vq.execution.schemes import Selected, select_schemes
 from pytest_vq.plugin import benchmark, xdist
+from pytest_vq.plugin.items import case_of, measured_by, uses
 from pytest_vq.plugin.marker import check_marker
 from pytest_vq.plugin.ordering import (
     expected_cost,
@@ -22,15 +24,16 @@ from pytest_vq.plugin.ordering import (
 )
 from pytest_vq.plugin.session import VqSession
 from pytest_vq.plugin.sharding import MeasuringTest, keep_shard
+from pytest_vq.plugin.under_load import check_serving_marker, left_out
 from pytest_vq.precision.own_precisions import OF_RECIPES
 from pytest_vq.precision.precisions import find_precision
 from pytest_vq.processes.shards import expected_seconds
 from pytest_vq.report.drawing import require_drawing
-from pytest_vq.schema.spec import Case, CaseId, ModelSpec, Target
+from pytest_vq.schema.spec import Case, ModelSpec, Target
 from pytest_vq.wording import listed
 
 _SHOWN = 3  # models in a message
-_GATES = ("vq_bench", "vq_gate")  # fixtures whose tests have a row and a verdict
+_GATES = ("vq_bench", "vq_gate", "vq_serve")  # fixtures whose tests have a row and a verdict
 # Raised inside torch, by torch's own modules: no user can do anything about it.
 _TORCHS_OWN = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 
@@ -115,34 +118,14 @@ def _check_distinct(cases: Iterable[Case]) -> None:
             )
 
 
-def measured_by(item: pytest.Item) -> CaseId | None:
-    """What ``item`` measures, if it measures anything: a pair, or a callable."""
-    if _uses(item, "vq_gate"):
-        return CaseId.of_callable(xdist.id_without_group(item))
-    case = case_of(item)
-    return None if case is None else case.case_id
-
-
-def case_of(item: pytest.Item) -> Case | None:
-    """The pair that ``item`` measures, if it measures one. A test of a callable may have pairs as its parameters."""
-    if _uses(item, "vq_gate"):
-        return None
-    callspec = getattr(item, "callspec", None)
-    case = callspec.params.get("vq_case") if callspec else None
-    return case if isinstance(case, Case) else None
-
-
-def _uses(item: pytest.Item, fixture: str) -> bool:
-    return fixture in getattr(item, "fixturenames", ())
-
-
 def check_selection(items: list[pytest.Item]) -> None:
     """Raise ``SelectionError`` for tests that ask for what cannot be."""
     for item in items:
-        gates = [name for name in _GATES if _uses(item, name)]
+        gates = [name for name in _GATES if uses(item, name)]
         if len(gates) > 1:
             raise SelectionError(f"{item.nodeid}: it uses {' and '.join(gates)}: a test has one row and one verdict")
-        check_marker(item, of_callable=_uses(item, "vq_gate"))
+        check_marker(item, of_callable=uses(item, "vq_gate"))
+        check_serving_marker(item)
         if not item.config.pluginmanager.hasplugin("benchmark"):
             raise SelectionError(
                 f"{item.nodeid}: {gates[0]} puts its samples into pytest-benchmark's table, and -p no:benchmark takes "
@@ -182,6 +165,8 @@ class CollectingHooks:
         if self._refused is None:
             try:
                 cases = select_cases(self._session, getattr(metafunc.module, "vq_models", None))
+                if "vq_serve" in metafunc.fixturenames:  # whose requests are of one image each: the batcher joins them
+                    cases = list(dict.fromkeys(replace(case, batch=1) for case in cases))
             except SelectionError as error:
                 self._refused = error
         metafunc.parametrize("vq_case", cases, ids=[case.id for case in cases], indirect=True)
@@ -189,7 +174,8 @@ class CollectingHooks:
     @pytest.hookimpl(trylast=True)  # after whatever shuffles
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Refuse what was selected wrongly; show the rest to pytest-benchmark as benchmarks; put pairs in order."""
-        ours = [item for item in items if any(_uses(item, name) for name in _GATES)]
+        self._leave_out_serving(items)
+        ours = [item for item in items if any(uses(item, name) for name in _GATES)]
         try:
             if self._refused is not None:
                 raise self._refused
@@ -213,6 +199,13 @@ class CollectingHooks:
             return
         if xdist.is_worker(self._session.config):
             self._order_for_workers(items)
+
+    def _leave_out_serving(self, items: list[pytest.Item]) -> None:
+        config = self._session.config
+        gone = left_out(config, self._session.options, [item for item in items if uses(item, "vq_serve")])
+        if gone:
+            items[:] = [item for item in items if item not in gone]
+            config.hook.pytest_deselected(items=gone)
 
     def _order_for_workers(self, items: list[pytest.Item]) -> None:
         session = self._session

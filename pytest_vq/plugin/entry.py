@@ -13,7 +13,7 @@ import pytest
 from pytest_vq.errors import VqError
 from pytest_vq.options import add_options, any_given, read_options
 from pytest_vq.plugin import xdist
-from pytest_vq.plugin.fixtures import gpu_timer, vq_bench, vq_case, vq_gate
+from pytest_vq.plugin.fixtures import gpu_timer, vq_bench, vq_case, vq_gate, vq_serve
 from pytest_vq.plugin.xdist import pytest_xdist_auto_num_workers
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "vq_bench",
     "vq_case",
     "vq_gate",
+    "vq_serve",
 ]
 
 _FIXTURES = frozenset(name for name in __all__ if not name.startswith("pytest_"))
@@ -39,6 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Read the options, and refuse here what can be refused before anything is collected."""
     config.addinivalue_line("markers", "vq(**tolerances): tolerances of a test's gate, relative to the baseline")
+    config.addinivalue_line("markers", "vq_serving(**terms): what a pair under load must keep, and how it is served")
     # Under xdist the controller collects nothing: its first word of a pair would come too late to open the results.
     if any_given(config) or xdist.will_distribute(config):
         _wake(config)

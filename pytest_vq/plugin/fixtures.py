@@ -1,4 +1,4 @@
-"""The fixtures that tests use: ``vq_case``, ``vq_bench``, ``vq_gate`` and ``gpu_timer``."""
+"""The fixtures that tests use: ``vq_case``, ``vq_bench``, ``vq_gate``, ``vq_serve`` and ``gpu_timer``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from pytest_vq.errors import MeasurementError, SelectionError, VqError
 
 if TYPE_CHECKING:
-    from pytest_vq.schema.cases import CallableCase
+    from pytest_vq.schema.cases import AnyCase, CallableCase, ServingCase
     from pytest_vq.schema.figures import Timing
     from pytest_vq.schema.outcome import Outcome
     from pytest_vq.schema.record import Record
@@ -60,6 +60,35 @@ def vq_gate(request: pytest.FixtureRequest, benchmark: Any) -> Callable[..., Tim
 
 
 @pytest.fixture
+def vq_serve(request: pytest.FixtureRequest, benchmark: Any) -> Callable[..., Record]:
+    """Put a pair under load, record what became of it, and fail the test where too many requests were late.
+
+    ``vq_serve(vq_case, scenario="Server", fallback=False)`` returns the record. ``@pytest.mark.vq_serving`` says what
+    is promised: ``latency_bound_ms`` (10), ``percentile`` (99.5), ``max_batch_size`` (8),
+    ``max_queue_delay_microseconds`` (0); of Server ``target_qps``, if not the baseline's rate is meant; of MultiStream
+    ``samples_per_query``. With ``fallback`` FP32 is measured too, as a guard with an open circuit breaker answers.
+    """
+    item: pytest.Item = request.node
+    used = False
+
+    def run(case: Case, scenario: str = "Server", *, fallback: bool = False) -> Record:
+        __tracebackhide__ = True
+        from pytest_vq.plugin.under_load import serving_case
+
+        nonlocal used
+        if used:
+            raise _failed_by(MeasurementError(f"{item.nodeid}: vq_serve was used twice: a test has one row"))
+        used = True
+        try:
+            serving = serving_case(item, case, scenario, fallback=fallback)
+        except VqError as error:
+            raise _failed_by(error) from None
+        return _gated(item, benchmark, serving).record
+
+    return run
+
+
+@pytest.fixture
 def gpu_timer(request: pytest.FixtureRequest) -> Callable[..., Timing]:
     """Time any callable as the pairs are timed: CUDA events with ``--gpu``, the host's clock without."""
     from pytest_vq.plugin.session import SESSION
@@ -73,8 +102,8 @@ def gpu_timer(request: pytest.FixtureRequest) -> Callable[..., Timing]:
 
 
 _AS_AN_ARGUMENT = (
-    "what is measured is counted before the first test runs, so vq_bench and vq_gate must be arguments of the test, or "
-    "of fixtures that it names; request.getfixturevalue comes too late"
+    "what is measured is counted before the first test runs, so vq_bench, vq_gate and vq_serve must be arguments of "
+    "the test, or of fixtures that it names; request.getfixturevalue comes too late"
 )
 _HOW_TO_CALL = "pass it the function to call, and after it the arguments"
 _ONE_A_TEST = (
@@ -83,7 +112,7 @@ _ONE_A_TEST = (
 )
 
 
-def _gated(item: pytest.Item, benchmark: Any, case: Case | CallableCase) -> Outcome:
+def _gated(item: pytest.Item, benchmark: Any, case: AnyCase) -> Outcome:
     """Measure ``case`` and judge it; raises what fails the test of ``item``."""
     __tracebackhide__ = True
     from pytest_vq.plugin.benchmark import TIMER, replay
@@ -96,7 +125,7 @@ def _gated(item: pytest.Item, benchmark: Any, case: Case | CallableCase) -> Outc
         raise _failed_by(SelectionError(f"{node_id}: {_AS_AN_ARGUMENT}"))
     session, profile_instead = item.config.stash[SESSION], item.config.stash.get(PROFILE_INSTEAD, None)
     try:
-        if profile_instead is not None:
+        if profile_instead is not None and not isinstance(case, ServingCase):
             profile_instead(session, case)  # ends the test
         # Stored before it is judged: a broken baseline must not lose what was measured.
         measured = item.stash[OUTCOME] = session.measure(case, node_id)
@@ -141,4 +170,4 @@ def _timing_of(outcome: Outcome) -> Timing:
     return Timing(timing.latency_ms, low, high, samples_ms, peak_bytes, timing.stop_reason)
 
 
-__all__ = ["gpu_timer", "vq_bench", "vq_case", "vq_gate"]
+__all__ = ["gpu_timer", "vq_bench", "vq_case", "vq_gate", "vq_serve"]

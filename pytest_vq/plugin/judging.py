@@ -71,8 +71,9 @@ def _joined(outcome: Outcome, again: Outcome) -> Outcome:
 def _decides_time(verdict: Verdict) -> bool | None:
     from pytest_vq.gate.machine import CLOCKS
     from pytest_vq.gate.noise import DEVICE_SPEEDUP, LATENCY, SPEEDUP
+    from pytest_vq.schema.serving import OFFLINE_RATE, VIOLATIONS
 
-    of_time = (LATENCY, SPEEDUP, DEVICE_SPEEDUP, CLOCKS)
+    of_time = (LATENCY, SPEEDUP, DEVICE_SPEEDUP, CLOCKS, VIOLATIONS, OFFLINE_RATE)
     timed = [metric.status for metric in verdict.metrics if metric.metric in of_time]
     return any(status not in (Status.INCONCLUSIVE, Status.INCOMPARABLE) for status in timed) if timed else None
 
@@ -90,24 +91,29 @@ def _decide(outcome: Outcome, demand: Demand, means: Means) -> Verdict:
 
     device = outcome.environment.device_slug
     entries = means.store.entries(device, outcome.record.identity.model)
-    return decide(
-        Question(
-            candidates=outcome.estimates,
-            setup=outcome.record.setup,
-            entries=entries,
-            elsewhere=None if entries else means.store.nearest_device(device),
-            noise=means.noise(device),
-            tolerances=demand.tolerances,
-            min_sqnr_db=demand.min_sqnr_db,
-            disturbance=outcome.record.disturbance,
-            comparisons=max(1, demand.comparisons),
-        )
+    question = Question(
+        candidates=outcome.estimates,
+        setup=outcome.record.setup,
+        entries=entries,
+        elsewhere=None if entries else means.store.nearest_device(device),
+        noise=means.noise(device),
+        tolerances=demand.tolerances,
+        min_sqnr_db=demand.min_sqnr_db,
+        disturbance=outcome.record.disturbance,
+        comparisons=max(1, demand.comparisons),
     )
+    if question.setup.serving is None:
+        return decide(question)
+    from pytest_vq.serve.serving_verdict import decide_serving
+
+    return decide_serving(question, outcome.record)
 
 
 def _explained(outcome: Outcome, verdict: Verdict, means: Means) -> Outcome:
     """``outcome`` of a FAIL, which stands whatever becomes of its explanation."""
     record = outcome.record
+    if record.setup.serving is not None:  # what a request spends its time in, the pair's own row explains
+        return outcome
     entry = means.store.entry(outcome.environment.device_slug, record.identity.model, record.setup)
     if entry is None:  # a lower bound was missed: there is no before
         return outcome

@@ -17,7 +17,7 @@ from statistics import median
 import pytest
 import torch
 
-from pytest_vq.plugin.session import ALTERATION
+from pytest_vq.plugin.alteration import ALTERATION
 
 Forward = Callable[..., object]  # of tensors, by position or by keyword
 Worsen = Callable[[str, Forward], Forward]

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_vq.errors import ResultsError, VqError
 from pytest_vq.plugin import xdist
-from pytest_vq.plugin.collecting import case_of, measured_by
+from pytest_vq.plugin.items import case_of, measured_by
 from pytest_vq.plugin.live import Progress, compiling_line
 from pytest_vq.plugin.run import Run
 from pytest_vq.plugin.session import OUTCOME, VqSession

@@ -187,6 +187,8 @@ class Run:
 
     def _wants_operators(self, outcome: Outcome) -> bool:
         """True where no operators are stored yet: those of the first process since the anchor are kept."""
+        if outcome.record.setup.serving is not None:  # its explanation is that of the pair by itself
+            return False
         entry = self.session.store.entry(outcome.environment.device_slug, *_key(outcome))
         return entry is None or not entry.operators
 

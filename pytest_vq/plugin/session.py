@@ -14,9 +14,11 @@ from pytest_vq.device.visible import all_uuids
 from pytest_vq.errors import DeviceLostError, MeasurementError
 from pytest_vq.options import Options
 from pytest_vq.plugin import xdist
+from pytest_vq.plugin.alteration import ALTERATION
 from pytest_vq.plugin.judging import Demand, Means, judge
+from pytest_vq.plugin.under_load import LoadMeans, measure_under_load
 from pytest_vq.processes.command import Invocation
-from pytest_vq.schema.cases import CallableCase
+from pytest_vq.schema.cases import AnyCase, CallableCase, ServingCase
 from pytest_vq.schema.estimates import Estimates
 from pytest_vq.schema.outcome import Outcome, Profile
 from pytest_vq.schema.setup import Setup
@@ -29,7 +31,6 @@ from pytest_vq.store.results import read_results
 from pytest_vq.store.resuming import Circumstances, EarlierRun
 
 if TYPE_CHECKING:
-    from pytest_vq.execution.prepared import Alteration
     from pytest_vq.gate.noise import Noise
     from pytest_vq.measure.bench import Bench
     from pytest_vq.processes.fresh import ProfiledPairs
@@ -102,14 +103,14 @@ class VqSession:
         if self._bench is not None:
             self._bench.release()
 
-    def measure(self, case: Case | CallableCase, node_id: str) -> Outcome:
+    def measure(self, case: AnyCase, node_id: str) -> Outcome:
         """What the test ``node_id`` measures of ``case``; what an earlier run kept of it where this one takes it up."""
         kept = self._kept(case, node_id) if self.options.resume else None
         if isinstance(kept, Outcome):
             return replace(kept, test=node_id, kept=True)
         return replace(self._measure(case, node_id), test=node_id, replaces=kept)
 
-    def _kept(self, case: Case | CallableCase, node_id: str) -> Outcome | str | None:
+    def _kept(self, case: AnyCase, node_id: str) -> Outcome | str | None:
         """See `EarlierRun.outcome`. Only a process that measures can tell: others know no device."""
         if self._earlier is None:
             self._earlier = EarlierRun(self.options.output)
@@ -124,8 +125,13 @@ class VqSession:
         now = Circumstances(setup_of(case, device, self.options), environment, cards, method)
         return self._earlier.outcome(node_id, case.case_id, now)
 
-    def _measure(self, case: Case | CallableCase, node_id: str) -> Outcome:
+    def _measure(self, case: AnyCase, node_id: str) -> Outcome:
         """Measure ``case``, here or, where a kernel crashed this process's device, its test in a fresh process."""
+        if isinstance(case, ServingCase):
+            self.release()
+            return measure_under_load(
+                case, node_id, LoadMeans(self.options, self.invocation, self.bench.device, self.store)
+            )
         device = self.bench.device
         self.device_lost = self.device_lost or device.is_lost
         if self.device_lost:
@@ -141,7 +147,7 @@ class VqSession:
         others = tuple(taken[key] for taken in self._other_runs() if key in taken)
         return Outcome(measured.record, environment, (own, *others), (measured.samples,), measured.operators)
 
-    def judge(self, case: Case | CallableCase, node_id: str, outcome: Outcome, tolerances: Tolerances) -> Outcome:
+    def judge(self, case: AnyCase, node_id: str, outcome: Outcome, tolerances: Tolerances) -> Outcome:
         """``outcome`` of a test with its verdict against the baselines; as it is where the gate is off.
 
         A verdict that an earlier run came to stands.
@@ -152,7 +158,7 @@ class VqSession:
             store=self.store,
             noise=self._noise_of,
             measure_again=partial(self.measure_afresh, node_id),
-            profile=partial(self.profile, case, node_id),
+            profile=partial(self.profile, case.case if isinstance(case, ServingCase) else case, node_id),
             explanations=self.options.output / "explain",
         )
         min_sqnr_db = case.min_sqnr_db if isinstance(case, Case) else None
@@ -213,6 +219,5 @@ class VqSession:
 
 SESSION = pytest.StashKey[VqSession]()
 OUTCOME = pytest.StashKey[Outcome]()
-ALTERATION: pytest.StashKey[Alteration] = pytest.StashKey()  # set by a plugin that alters what is run (``provoke``)
 # Set by ``profiling``: what ``vq_bench`` and ``vq_gate`` do instead of measuring.
 PROFILE_INSTEAD = pytest.StashKey[Callable[[VqSession, Case | CallableCase], NoReturn]]()

@@ -75,6 +75,13 @@ def profile_afresh(invocation: Invocation, options: Options, node_ids: Sequence[
         return ProfiledPairs({}, f"a process that only profiles could not be run: {error}")
 
 
+def words_to_find(invocation: Invocation, options: Options, node_id: str) -> list[str]:
+    """The command line, without its interpreter, of a pytest that finds the one test ``node_id``, with ``options``."""
+    given = all_of(_unsharded(options)) | ungated(options.output)
+    command = pytest_command([_target(invocation, node_id)], given, arguments=invocation.arguments())
+    return command[command.index("pytest") + 1 :]
+
+
 def _target(invocation: Invocation, node_id: str) -> str:
     """The words that select one test. No path: what its parameters are called (``[a//b]``) is to be left as it is."""
     return f"{invocation.rootdir}/{node_id}"

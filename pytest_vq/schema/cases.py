@@ -34,6 +34,7 @@ class ServingCase:
 
     case: Case
     terms: ServingTerms
+    with_fallback: bool = False  # FP32 is measured too, as the open circuit breaker of a guard lets it answer
 
     @property
     def case_id(self) -> CaseId:
@@ -44,3 +45,6 @@ class ServingCase:
     def id(self) -> str:
         """That as text."""
         return str(self.case_id)
+
+
+AnyCase = Case | CallableCase | ServingCase

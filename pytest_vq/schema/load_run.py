@@ -6,10 +6,11 @@ A *query* is what the load generator sends at once, a *request* is one sample of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pytest_vq.errors import SelectionError
+from pytest_vq.schema.served import ServedFacts
 
 # MLPerf's scenarios: one query after the other, the same with several samples each, arrivals of a Poisson process, and
 # everything at once.
@@ -21,6 +22,8 @@ OK = "ok"
 REFUSED = "refused"  # a full queue, or a server that says it is too busy
 UNANSWERED = "unanswered"  # not within the time that a query may take
 UNSENT = "unsent"  # the time of the whole run was over
+
+Ended = tuple[int, bool]  # of a query: its latency in nanoseconds, and whether it was answered
 
 _LAGGING_SHARE = 0.1  # of the latency bound: what sending may add to a latency before the latency means nothing
 
@@ -90,11 +93,12 @@ class LoadRun:
     requests: Requests
     messages: Mapping[str, str] = field(default_factory=dict)  # outcome -> what the first error of it said
     invalid: str | None = None  # why no figure of this run counts, with the figure that says so
+    facts: ServedFacts | None = None  # what the service told of itself, where it does
 
     @property
     def latencies_ns(self) -> tuple[int, ...]:
         """Completed minus scheduled, of every query: its last request's. Of Offline, of every request."""
-        return tuple(latency for latency, _ in self._ended())
+        return tuple(latency for latency, _ in self.ended)
 
     @property
     def duration_s(self) -> float:
@@ -109,27 +113,33 @@ class LoadRun:
     def violations(self, latency_bound_ms: float | None = None) -> tuple[bool, ...]:
         """Of every query, in the order sent: was it late, or never answered? The bound is the plan's by default."""
         bound_ns = (self.plan.latency_bound_ms if latency_bound_ms is None else latency_bound_ms) * 1e6
-        return tuple(not answered or latency > bound_ns for latency, answered in self._ended())
+        return tuple(not answered or latency > bound_ns for latency, answered in self.ended)
 
     def percentile_ms(self, percentile: float) -> float | None:
-        """The latency that ``percentile`` percent of queries kept, as LoadGen counts it; in milliseconds.
+        """The latency that ``percentile`` percent of queries kept; see `percentile_ms`."""
+        return percentile_ms(self.ended, percentile)
 
-        A query that was not answered is slower than all that were. None where the percentile falls on one of those.
-        """
-        ended = sorted(self._ended(), key=lambda query: (not query[1], query[0]))
-        latency_ns, answered = ended[int(len(ended) * round(percentile / 100, 9))]
-        return latency_ns / 1e6 if answered else None
-
-    def _ended(self) -> list[tuple[int, bool]]:
-        """Latency in ns, and whether it was answered, of every query; of Offline, of every request."""
+    @property
+    def ended(self) -> tuple[Ended, ...]:
+        """How every query ended, in the order sent; of Offline, every request."""
         requests = self.requests
         keys = range(len(requests)) if self.plan.scenario == "Offline" else requests.query
-        ended: dict[int, tuple[int, bool]] = {}
+        ended: dict[int, Ended] = {}
         columns = zip(keys, requests.completed_ns, requests.scheduled_ns, requests.outcome, strict=True)
         for key, completed, scheduled, outcome in columns:
             latency, answered = ended.get(key, (0, True))
             ended[key] = max(latency, completed - scheduled), answered and outcome == OK
-        return list(ended.values())
+        return tuple(ended.values())
+
+
+def percentile_ms(ended: Iterable[Ended], percentile: float) -> float | None:
+    """The latency that ``percentile`` percent of ``ended`` kept, as LoadGen counts it; in milliseconds.
+
+    A query that was not answered is slower than all that were. None where the percentile falls on one of those.
+    """
+    slowest_last = sorted(ended, key=lambda query: (not query[1], query[0]))
+    latency_ns, answered = slowest_last[int(len(slowest_last) * round(percentile / 100, 9))]
+    return latency_ns / 1e6 if answered else None
 
 
 def why_invalid(plan: LoadPlan, requests: Requests) -> str | None:

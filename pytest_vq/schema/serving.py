@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 
 from pytest_vq.errors import SelectionError
 from pytest_vq.schema.load_run import SCENARIOS
+from pytest_vq.schema.served import BatchTime
 
 SERVER, OFFLINE = "Server", "Offline"
+VIOLATIONS, OFFLINE_RATE = "violation rate", "Offline rate"  # metrics of a serving row's verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class ServingTerms:
                 raise SelectionError(f"{name}={getattr(self, name)}: it is at least {least}")
         if not self.latency_bound_ms > 0:
             raise SelectionError(f"latency_bound_ms={self.latency_bound_ms}: it is above 0")
+        if self.samples_per_query is not None and self.samples_per_query < 1:
+            raise SelectionError(f"samples_per_query={self.samples_per_query}: it is at least 1")
         if self.target_qps is not None and (self.scenario != SERVER or not self.target_qps > 0):
             raise SelectionError(f"target_qps={self.target_qps}: the scenario Server takes a rate above 0, others none")
 
@@ -86,15 +90,6 @@ class ServingFigures:
     def confirmed_qps(self) -> float | None:
         """The rate at which the bound was kept; whether that is proven, the row's verdict says."""
         return self.target_qps if self.scenario == SERVER else self.offline_qps if self.scenario == OFFLINE else None
-
-
-@dataclass(frozen=True, slots=True)
-class BatchTime:
-    """What one execution of a full batch takes, nothing else going on."""
-
-    batch: int
-    execution_ms: float  # median, copies to and from the device included
-    images_per_s: float
 
 
 @dataclass(frozen=True, slots=True)

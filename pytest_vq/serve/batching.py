@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from pytest_vq.errors import BatcherClosedError, MeasurementError, QueueFullError
+from pytest_vq.schema.served import ExecutedBatch
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -52,19 +53,6 @@ class BatchingPolicy:
     def batch_of(self, waiting: int) -> int:
         """How many of those that wait, oldest first, are executed together."""
         return min(waiting, self.max_batch_size)
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutedBatch:
-    """One execution: how long each of its requests had waited for it, and how long it took."""
-
-    queue_s: tuple[float, ...]
-    execution_s: float
-
-    @property
-    def size(self) -> int:
-        """How many requests were executed together."""
-        return len(self.queue_s)
 
 
 @dataclass(frozen=True, slots=True)

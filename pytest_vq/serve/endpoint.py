@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pytest_vq.errors import EndpointError
 
 if TYPE_CHECKING:
     import torch
     from numpy import ndarray
+
+    from pytest_vq.schema.served import ServedFacts
 
 
 class Endpoint(Protocol):
@@ -45,6 +47,19 @@ class Service(Protocol):
 
     def close(self) -> None:
         """Stop its threads, and close what it serves."""
+        ...
+
+
+@runtime_checkable
+class TellingService(Service, Protocol):
+    """A service that tells of itself what nobody else knows: what it is, and what it executed together."""
+
+    def begin(self) -> None:
+        """The load begins: what was executed until now was to warm it up."""
+        ...
+
+    def facts(self) -> ServedFacts:
+        """What there is to tell, once the load is over."""
         ...
 
 

@@ -79,10 +79,7 @@ class Guarded:
     @property
     def fallback_bytes(self) -> int | None:
         """The memory that the fallback's weights and buffers keep occupied; None where it is no module."""
-        if not isinstance(self._fallback, nn.Module):
-            return None
-        held = {tensor.data_ptr(): tensor for tensor in (*self._fallback.parameters(), *self._fallback.buffers())}
-        return sum(tensor.numel() * tensor.element_size() for tensor in held.values())
+        return held_bytes(self._fallback) if isinstance(self._fallback, nn.Module) else None
 
     def force_open(self, reason: str = "forced open") -> None:
         """Let FP32 answer from now on, for good: so that what the fallback costs can be measured."""
@@ -178,6 +175,12 @@ class Guarded:
             f"a kernel crashed ({first_line(error)}) and took the device with it: nothing more runs on it in this "
             'process. Start a fresh one with guard(..., state="OPEN"), in which FP32 answers first.'
         ) from error
+
+
+def held_bytes(module: nn.Module) -> int:
+    """The memory that the weights and buffers of ``module`` keep occupied; what several share counts once."""
+    held = {tensor.data_ptr(): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return sum(tensor.numel() * tensor.element_size() for tensor in held.values())
 
 
 def device_is_lost() -> bool:

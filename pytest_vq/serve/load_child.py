@@ -12,6 +12,7 @@ import sys
 import threading
 from concurrent.futures import wait
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -19,7 +20,7 @@ from pytest_vq.errors import MeasurementError
 from pytest_vq.files import write_json
 from pytest_vq.schema.load_run import LoadPlan
 from pytest_vq.serve.builtin_engine import run_builtin
-from pytest_vq.serve.endpoint import Service
+from pytest_vq.serve.endpoint import Service, TellingService
 from pytest_vq.serve.load import Order
 from pytest_vq.serve.loadgen_engine import run_loadgen
 
@@ -40,11 +41,15 @@ def main(directory: Path) -> None:
     _warm(service, order.plan)
     gc.collect()
     gc.freeze()  # what was built lives to the end: no collection during the run looks at it
+    if isinstance(service, TellingService):
+        service.begin()
     run = (
         run_loadgen(order.plan, service, directory)
         if order.load_engine == "loadgen"
         else run_builtin(order.plan, service)
     )
+    if isinstance(service, TellingService):
+        run = replace(run, facts=service.facts())
     write_json(directory / "run.json", run)
     _close(service, min(_CLOSING_S, order.plan.query_limit_s))
 

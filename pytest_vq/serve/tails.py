@@ -167,6 +167,11 @@ def judge_tail(late: Sequence[Sequence[bool]], utilisation: float, claim: TailCl
     requests, count = sum(map(len, late)), sum(map(sum, late))
     low, high = clopper_pearson(count / inflation, requests / inflation, claim.confidence)
     found = TailVerdict(Status.PASS, "", requests, count, inflation, float(low), float(high), utilisation)
+    return decide_tail(found, claim)
+
+
+def decide_tail(found: TailVerdict, claim: TailClaim = DEFAULT_CLAIM) -> TailVerdict:
+    """``found`` with the status and the reason that its figures give."""
     status, reason = _decide(found, claim)
     return replace(found, status=status, reason=reason)
 

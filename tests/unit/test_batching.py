@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pytest_vq.errors import BatcherClosedError, MeasurementError, QueueFullError
-from pytest_vq.serve.batching import Batcher, BatchingPolicy, ExecutedBatch
+from pytest_vq.schema.served import ExecutedBatch
+from pytest_vq.serve.batching import Batcher, BatchingPolicy
 from pytest_vq.serve.virtual_server import poisson_arrivals, serve_virtually
 
 TIMEOUT_S = 20

@@ -43,7 +43,7 @@ from pytest_vq.measure.paired_timing import Partners, time_callable
 from pytest_vq.measure.sampler import StopRule
 from pytest_vq.options import Options
 from pytest_vq.plugin.benchmark import group_of
-from pytest_vq.plugin.collecting import measured_by
+from pytest_vq.plugin.items import measured_by
 from pytest_vq.plugin.marker import check_marker
 from pytest_vq.plugin.xdist import id_without_group
 from pytest_vq.report.next_command import measure_again, record_baselines

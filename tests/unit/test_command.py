@@ -34,6 +34,8 @@ OTHER: dict[str, Any] = {
     "runs": 5,
     "report": True,
     "resume": True,
+    "serving": True,
+    "search": True,
     "shard": Shard(2, 3),
 }
 # Valid for every option, and another value than above.
@@ -54,6 +56,8 @@ vq_output = ini-results
 vq_runs = 2
 vq_report = {switch}
 vq_resume = {switch}
+vq_serving = {switch}
+vq_search = {switch}
 vq_shard = 3/4
 """
 CHANGED = [pytest.param(field, value, id=field) for field, value in OTHER.items()]

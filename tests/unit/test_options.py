@@ -42,6 +42,8 @@ def test_the_defaults_are_the_contracts(read, pytester) -> None:
         runs=1,
         report=False,
         resume=False,
+        serving=False,
+        search=False,
         shard=Shard(1, 1),
     )
 

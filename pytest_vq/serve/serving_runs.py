@@ -1,0 +1,161 @@
+"""One pair under load, from its terms to what five fresh processes saw. What runs a load is handed in.
+
+First the pair is looked over: alone, with one request after the other; then with all at once. Of Server the rate is
+what the test asks for, or what a baseline stores, or is searched for. Only then comes what is judged: as many processes
+as a verdict on a tail takes, with a number of requests that is fixed before the first is sent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from pytest_vq.errors import MeasurementError
+from pytest_vq.schema.figures import present
+from pytest_vq.schema.load_run import LoadPlan, LoadRun
+from pytest_vq.schema.serving import OFFLINE, SERVER, ServingTerms
+from pytest_vq.serve.searching import Bracket, search_rate
+from pytest_vq.serve.tails import MOST_REQUESTS, PROCESSES, TailClaim, plan_requests
+
+BUDGET_S = 120.0  # of load on one pair, all processes together, where no budget is given
+STORED_SHARE = 0.9  # of the highest rate that kept the bound: what a baseline's gate sends
+_ALONE = 50  # requests of the look over
+_OFFLINE_S = 3.0  # that answering all at once should take
+_LEAST_BATCHES = 20  # and at least so many full batches
+_PROBE_S, _PROBE_LEAST, _PROBE_MOST = 5.0, 500, 2000  # of one rate that is tried: seconds and requests
+
+Run = Callable[[LoadPlan], LoadRun]
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """What puts a load on the pair, each in a process of its own."""
+
+    look_over: Run  # it judges the pair, and times its batches, before
+    load: Run
+    offline: Run  # nobody is refused
+    fallback: Run | None = None  # with FP32 in the pair's place; None where that is not asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked of a pair under load."""
+
+    terms: ServingTerms
+    stored_qps: float | None = None  # the rate of the baseline; None where there is none
+    searches: bool = False  # for the highest rate, also where the rate is known
+    budget_s: float = BUDGET_S
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What became of the loads."""
+
+    alone: LoadRun
+    loads: tuple[LoadRun, ...]  # what is judged, a process each; none where no rate keeps the bound
+    offline_qps: float | None = None
+    target_qps: float | None = None
+    bracket: Bracket | None = None
+    fallback: LoadRun | None = None
+    is_short: bool = False  # the budget allowed fewer requests than a verdict likes
+
+
+def serve(wanted: Wanted, runs: Runs) -> Served:
+    """Put the pair under the loads that ``wanted`` takes.
+
+    Raises MeasurementError where the budget allows too few requests to judge anything, or all of them failed.
+    """
+    terms = wanted.terms
+    alone = runs.look_over(plan_of(terms, "SingleStream", _ALONE))
+    full_s = _full_batch_s(alone)
+    at_once = max(math.ceil(_OFFLINE_S / full_s), _LEAST_BATCHES) * terms.max_batch_size
+    if terms.scenario == OFFLINE:
+        plans = [plan_of(terms, OFFLINE, at_once, seed=seed) for seed in range(PROCESSES)]
+        return Served(alone, tuple(map(runs.offline, plans)))
+    if terms.scenario != SERVER:
+        requests, is_short = _planned(wanted, 1e3 / present(alone.percentile_ms(50)))
+        plans = [plan_of(terms, terms.scenario, requests, seed=seed) for seed in range(PROCESSES)]
+        return Served(alone, tuple(map(runs.load, plans)), is_short=is_short)
+    offline_qps = _answered(runs.offline(plan_of(terms, OFFLINE, at_once)))
+    bracket = _search(wanted, runs, alone, offline_qps)
+    rate = terms.target_qps or wanted.stored_qps or (rate_to_store(bracket.low, offline_qps) if bracket else None)
+    if not rate:
+        return Served(alone, (), offline_qps, None, bracket)
+    requests, is_short = _planned(wanted, rate)
+    plans = [plan_of(terms, SERVER, requests, target_qps=rate, seed=1 + seed) for seed in range(PROCESSES)]
+    fallback = None if runs.fallback is None else runs.fallback(plans[0])
+    return Served(alone, tuple(map(runs.load, plans)), offline_qps, rate, bracket, fallback, is_short)
+
+
+def rate_to_store(max_qps_low: float, offline_qps: float) -> float:
+    """The rate at which the gate tests from now on; 0 where no rate kept the bound.
+
+    It is below the highest by a margin for the search's own error, and never so high that nothing could be claimed.
+    """
+    return min(STORED_SHARE * max_qps_low, TailClaim().most_utilisation * offline_qps)
+
+
+def plan_of(
+    terms: ServingTerms, scenario: str, queries: int, *, target_qps: float | None = None, seed: int = 0
+) -> LoadPlan:
+    """The plan of one process; of the terms it takes what is promised."""
+    plan = LoadPlan(
+        scenario,
+        queries,
+        target_qps=target_qps,
+        latency_bound_ms=terms.latency_bound_ms,
+        percentile=terms.percentile,
+        seed=seed,
+    )
+    return plan if terms.samples_per_query is None else replace(plan, samples_per_query=terms.samples_per_query)
+
+
+def claim_of(terms: ServingTerms) -> TailClaim:
+    """What the terms claim."""
+    return TailClaim(percentile=terms.percentile)
+
+
+def keeps_bound(run: LoadRun) -> bool:
+    """Whether the requests of one run were late as seldom as they may be. A run that does not count kept nothing."""
+    late = run.violations()
+    return run.invalid is None and sum(late) <= (100 - run.plan.percentile) / 100 * len(late)
+
+
+def _search(wanted: Wanted, runs: Runs, alone: LoadRun, offline_qps: float) -> Bracket | None:
+    terms = wanted.terms
+    if not wanted.searches and (terms.target_qps or wanted.stored_qps):
+        return None
+    if (typical_ms := alone.percentile_ms(50)) is None or typical_ms > terms.latency_bound_ms:
+        return Bracket(0.0, alone.answered_per_s, {})  # alone, and late: with others it would be later
+
+    def keeps(rate: float) -> bool:
+        requests = round(min(max(_PROBE_S * rate, _PROBE_LEAST), _PROBE_MOST))
+        return keeps_bound(runs.load(plan_of(terms, SERVER, requests, target_qps=rate)))
+
+    return search_rate(keeps, offline_qps)
+
+
+def _planned(wanted: Wanted, rate_qps: float) -> tuple[int, bool]:
+    """The requests of each process, and whether the budget has cut them."""
+    try:
+        planned = plan_requests(wanted.budget_s, rate_qps)
+    except ValueError as error:
+        raise MeasurementError(str(error)) from None
+    return planned, planned < MOST_REQUESTS
+
+
+def _full_batch_s(alone: LoadRun) -> float:
+    _answered(alone)
+    times = alone.facts.batch_times if alone.facts else ()
+    if not times:
+        raise MeasurementError("the process that looks a pair over did not time its batches")
+    return times[-1].execution_ms / 1e3
+
+
+def _answered(run: LoadRun) -> float:
+    """Requests answered a second. Raises MeasurementError where none was: then nothing can be measured."""
+    if run.answered_per_s == 0:
+        said = "; ".join(f"{outcome}: {message}" for outcome, message in run.messages.items())
+        raise MeasurementError(f"not one of {len(run.requests)} requests was answered ({said or 'all were too late'})")
+    return run.answered_per_s

@@ -1,0 +1,139 @@
+"""The verdict on a serving row. Pure.
+
+Two searched maxima are not compared: each is uncertain by as much as the change that is looked for. What is compared is
+a claim with what happened at one rate: the test's, or the one that the baseline stores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pytest_vq.gate.comparison import Metric
+from pytest_vq.gate.decide import find_entry, naming_suspects
+from pytest_vq.gate.machine import compared
+from pytest_vq.gate.noise import STEADY_PACE
+from pytest_vq.gate.question import Question
+from pytest_vq.gate.settling import settle, undecided
+from pytest_vq.schema.estimates import Entry, Estimates
+from pytest_vq.schema.figures import present
+from pytest_vq.schema.record import Record
+from pytest_vq.schema.serving import OFFLINE, OFFLINE_RATE, VIOLATIONS, ServingTerms
+from pytest_vq.schema.verdict import MetricVerdict, Status, Verdict
+from pytest_vq.serve.serving_record import terms_of
+from pytest_vq.serve.serving_runs import claim_of, rate_to_store
+from pytest_vq.serve.tails import TailVerdict, decide_tail
+from pytest_vq.wording import figure, milliseconds
+
+
+def stored_qps(entry: Entry | None) -> float | None:
+    """The rate that a baseline's gate sends, in queries a second: what its anchor's bracket gives, or was measured at.
+
+    None where there is no baseline, and 0 where no rate kept the bound then.
+    """
+    if entry is None:
+        return None
+    for estimates in reversed(entry.anchor.estimates):
+        serving = estimates.serving
+        if serving is not None and serving.max_qps_low is not None and serving.offline_qps is not None:
+            return rate_to_store(serving.max_qps_low, serving.offline_qps)
+    return next((e.serving.target_qps for e in entry.anchor.estimates if e.serving is not None), None)
+
+
+def decide_serving(question: Question, record: Record) -> Verdict:
+    """The verdict on ``record``, whose processes are the candidates of ``question``."""
+    terms = terms_of(question.setup)
+    entry, obstacle = find_entry(question)
+    if obstacle is not None and (terms.scenario == OFFLINE or (terms.has_rate and terms.target_qps is None)):
+        return Verdict.of([obstacle])
+    if terms.scenario == OFFLINE and entry is not None:
+        found = _offline_rate(question, entry)
+    else:
+        found = _tail(question, record, terms, entry)
+    verdict = Verdict.of([_unless_unseen(question, found, terms, entry)])
+    return verdict if entry is None else naming_suspects(verdict, entry, question.candidates[-1])
+
+
+def _tail(question: Question, record: Record, terms: ServingTerms, entry: Entry | None) -> MetricVerdict:
+    figures, claim = record.serving, claim_of(terms)
+    if question.disturbance is not None:
+        return undecided(VIOLATIONS, f"cannot be judged: {question.disturbance}")[0]
+    if figures.violation_rate is None:
+        alone = milliseconds(record.timing.latency_ms)
+        bound = f"{terms.percentile:g} % within {terms.latency_bound_ms:g} ms"
+        return undecided(VIOLATIONS, f"no rate was found that keeps {bound}; alone, a request takes {alone}")[0]
+    tail = decide_tail(
+        TailVerdict(
+            Status.PASS,
+            "",
+            record.timing.samples if record.load is None else record.load.requests * (figures.load_processes or 1),
+            figures.late_requests or 0,
+            present(figures.variance_inflation),
+            present(figures.violation_low),
+            present(figures.violation_high),
+            figures.utilisation or 0.0,
+        ),
+        claim,
+    )
+    before = _p995_before(entry)
+    rate = f" at {figure(figures.target_qps)} queries/s" if figures.target_qps else ""
+    now = "" if figures.p995_ms is None else f"; p99.5 {milliseconds(figures.p995_ms)}"
+    was = "" if before is None or not now else f", {milliseconds(before)} in the baseline"
+    return MetricVerdict(
+        VIOLATIONS,
+        tail.status,
+        f"{VIOLATIONS}{rate}: {tail.reason}{now}{was}",
+        current=figures.violation_rate,
+        tolerance=claim.violation_rate,
+    )
+
+
+def _p995_before(entry: Entry | None) -> float | None:
+    """The geometric mean of what the baseline's processes had."""
+    known = [e.serving.p995_ms for e in entry.processes if e.serving and e.serving.p995_ms] if entry else []
+    return math.exp(sum(map(math.log, known)) / len(known)) if known else None
+
+
+def _offline_rate(question: Question, entry: Entry) -> MetricVerdict:
+    """The rate itself, process by process, as any time is compared: here nothing was searched."""
+    if question.disturbance is not None:
+        return undecided(OFFLINE_RATE, f"cannot be judged: {question.disturbance}")[0]
+    policy = question.policy
+
+    def rate(estimates: Estimates) -> float:
+        return present(estimates.serving.offline_qps if estimates.serving else None)
+
+    def natural(group: Sequence[Estimates]) -> float:
+        return math.exp(sum(math.log(rate(estimates)) for estimates in group) / len(group))
+
+    metric = Metric(
+        name=OFFLINE_RATE,
+        words=OFFLINE_RATE,
+        kind=OFFLINE_RATE,
+        log=lambda estimates: -math.log(rate(estimates)),
+        half_width=lambda _: 0.0,
+        natural=natural,
+        shown=lambda value: f"{figure(value)}/s",
+        tolerance=question.tolerances.latency_tolerance,
+        tolerances=(policy.latency_tolerance, policy.uncalibrated_latency_tolerance),
+        slope=policy.latency_slope,
+        error_share=policy.steady_share,
+        default_sigma=policy.default_prior_sigma,
+        pace=STEADY_PACE,
+    )
+    verdict, _ = settle(question, compared(question, metric, entry.processes, entry.anchor.estimates))
+    return verdict
+
+
+def _unless_unseen(
+    question: Question, verdict: MetricVerdict, terms: ServingTerms, entry: Entry | None
+) -> MetricVerdict:
+    """A device that the baseline never met may be slower by itself; unless the test itself asked for the rate."""
+    if entry is None or terms.target_qps is not None or verdict.status is not Status.FAIL:
+        return verdict
+    uuid = question.candidates[-1].device_uuid
+    if any(process.device_uuid == uuid for process in (*entry.processes, *entry.anchor.estimates)):
+        return verdict
+    why = f"this device ({uuid}) is not among the baseline's: save it with --vq-save"
+    return replace(verdict, status=Status.INCONCLUSIVE, reason=f"{verdict.reason}; {why}")
