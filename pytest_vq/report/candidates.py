@@ -49,9 +49,10 @@ def candidates_of(rows: Sequence[Row], samples: Iterable[SamplesLine] = ()) -> t
     """The pairs in ``rows``, model by model in the order of the run, each model's in the catalog's order.
 
     Of a pair that was measured more than once the last row counts, with all processes that measured it the same way.
-    Callables are left out: none is another one's reference.
+    Callables are left out, for none is another one's reference, and so are pairs under load: their times are of another
+    kind.
     """
-    rows = [row for row in rows if not row.record.setup.is_callable]
+    rows = [row for row in rows if row.record.setup.is_pair]
     times: dict[CaseId, list[float]] = {}
     for line in samples:
         times.setdefault(line.case_id, []).extend(line.samples.subject.times_ms)
