@@ -13,6 +13,11 @@ from pytest_vq.schema.load_run import SCENARIOS
 
 SERVER, OFFLINE = "Server", "Offline"
 
+# Beyond these no row shows that its bound is kept: so few independent batches carry no answer, and in so short a run
+# nobody sees how long queues grow.
+MOST_INFLATION = 20.0
+MOST_UTILISATION = 0.8
+
 
 @dataclass(frozen=True, slots=True)
 class ServingTerms:
@@ -47,6 +52,11 @@ class ServingTerms:
     def has_rate(self) -> bool:
         """True where queries come at a rate, whether or not the service keeps up."""
         return self.scenario == SERVER
+
+    @property
+    def allowed_rate(self) -> float:
+        """The share of requests that may miss the bound."""
+        return round((100 - self.percentile) / 100, 9)
 
     @property
     def words(self) -> str:
