@@ -36,6 +36,23 @@ def claim_of(record: Record, allowed_rate: float) -> Claim:
     return Claim.CONFIRMED
 
 
+def claim_within(record: Record, limit_ms: float, allowed_rate: float) -> Claim | None:
+    """What the row of a pair under load shows of another bound; None where its own tells nothing of that.
+
+    What keeps a tighter bound keeps a wider one, and what misses a wider one misses a tighter one.
+    """
+    terms = record.setup.serving
+    if terms is None:
+        return None
+    bound_ms, claim = terms.latency_bound_ms, claim_of(record, allowed_rate)
+    tells = {
+        Claim.CONFIRMED: bound_ms <= limit_ms,
+        Claim.MISSED: bound_ms >= limit_ms,
+        Claim.OPEN: bound_ms == limit_ms,
+    }
+    return claim if tells[claim] else None
+
+
 def doubts_of(record: Record) -> Iterator[str]:
     """Why the bounds of a row prove nothing, whatever they are."""
     figures = record.serving
