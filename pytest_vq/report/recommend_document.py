@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from pytest_vq.report.constraints import Answer, Check
 from pytest_vq.report.decision_tree import Path
 from pytest_vq.report.deployment_cost import DeploymentCost, formulas
+from pytest_vq.report.document_blocks import NOT_MEASURED, Block, Heading, Lines, Table
 from pytest_vq.report.limits import decibels
 from pytest_vq.report.pareto import Axes
 from pytest_vq.report.recommendation import Assessment, NearestMiss, Recommendation
 from pytest_vq.report.scheme_notes import notes_on
-from pytest_vq.report.side_document import NOT_MEASURED, Block, Heading, Lines, Table
 from pytest_vq.report.tiers import Pick
 from pytest_vq.report.under_load_document import blocks_under_load
 from pytest_vq.schema.record import Record

@@ -12,7 +12,7 @@ from statistics import fmean, median
 
 from pytest_vq.catalog.models import all_models
 from pytest_vq.report.chart_data import ordered_pairs
-from pytest_vq.report.side_document import NOT_MEASURED, Table
+from pytest_vq.report.document_blocks import NOT_MEASURED, Table
 from pytest_vq.schema.outcome import Failure
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.spec import CaseId

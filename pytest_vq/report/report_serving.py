@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from pytest_vq.report.document_blocks import Table
 from pytest_vq.report.serving_claims import claim_words
 from pytest_vq.report.serving_rows import LEGEND, ordered_serving, serving_rows, terms_in_words
-from pytest_vq.report.side_document import Table
 from pytest_vq.schema.load_run import OK
 from pytest_vq.schema.record import Record
 from pytest_vq.wording import count, figure, milliseconds, plain_percent, size

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pytest_vq.report import facts, report_serving
 from pytest_vq.report.chart_data import ordered_pairs
+from pytest_vq.report.document_blocks import Lines, Table
 from pytest_vq.report.next_command import measure_again, record_baselines, show_baselines
 from pytest_vq.report.pareto import STANDING_WORDS, standings_of
 from pytest_vq.report.report_blocks import Command, Paragraph, Picture, ReportBlock, Section, report_markdown
@@ -20,7 +21,6 @@ from pytest_vq.report.report_models import (
 )
 from pytest_vq.report.scheme_notes import notes_on
 from pytest_vq.report.serving_rows import ordered_serving
-from pytest_vq.report.side_document import Lines, Table
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.spec import CaseId
 from pytest_vq.schema.verdict import Status

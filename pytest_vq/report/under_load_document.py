@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from pytest_vq.report.constraints import Answer
 from pytest_vq.report.deployment_cost import serving_formulas
+from pytest_vq.report.document_blocks import NOT_MEASURED, Block, Heading, Lines, Table
 from pytest_vq.report.serving_claims import bracket_words, late_words
-from pytest_vq.report.side_document import NOT_MEASURED, Block, Heading, Lines, Table
 from pytest_vq.report.under_load import Served
 from pytest_vq.wording import between, figure, milliseconds
 
