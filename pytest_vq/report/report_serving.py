@@ -9,6 +9,7 @@ from pytest_vq.report.serving_claims import claim_words
 from pytest_vq.report.serving_rows import LEGEND, ordered_serving, serving_rows, terms_in_words
 from pytest_vq.schema.load_run import OK
 from pytest_vq.schema.record import Record
+from pytest_vq.schema.serving import OFFLINE
 from pytest_vq.wording import count, figure, milliseconds, plain_percent, size
 
 UNIT_NOTE = "rates are queries a second"
@@ -25,8 +26,12 @@ def figures_table(records: Sequence[Record]) -> Table:
 
 
 def claims(records: Sequence[Record]) -> tuple[str, ...]:
-    """What the row of each pair under load shows of its latency bound, a sentence each."""
+    """What the row of each pair under load shows of its latency bound, a sentence each.
+
+    Where all requests come at once, most wait by intention: of that there is a rate, and no bound to keep.
+    """
     served = [(record, terms) for record in ordered_serving(records) if (terms := record.setup.serving) is not None]
+    served = [(record, terms) for record, terms in served if terms.scenario != OFFLINE]
     return tuple(f"{served_name(record)}: {claim_words(record, terms)}" for record, terms in served)
 
 

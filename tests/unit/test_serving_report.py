@@ -243,6 +243,11 @@ class TestReport:
         assert "3 requests RuntimeError; the first: out of luck" in report
         assert "7 requests" not in report
 
+    def test_where_all_come_at_once_there_is_no_bound_to_keep(self) -> None:
+        report = study_report(results_of(OFFLINE)).decode()
+        assert "| net | int8 | Offline |" in report
+        assert "What the bounds come to" not in report
+
     def test_they_count_in_the_headline_and_fail_by_name(self) -> None:
         report = study_report(results_of(PAIR, SERVED, FAILED)).decode()
         assert "**1 of 1 pair and 2 under load FAILs.**" in report
