@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from factories import (
     ENVIRONMENT,
+    HOSTILE,
     MIB,
     SERVING_TERMS,
     make_callable_record,
@@ -300,3 +301,12 @@ class TestComment:
         assert summary is not None
         assert "<summary>1 PASS</summary>" in summary
         assert "<summary>1 PASS under load</summary>" in summary
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_or_an_error_does_nothing(name: str) -> None:
+    load = LoadEvidence(SERVING_TERMS, 10, outcomes={name: 3}, messages={name: name})
+    results = results_of(make_serving_record(name, verdict=Status.FAIL, reason=name, load=load))
+    for text in (study_report(results).decode(), comment(results), render_page(results).decode()):
+        assert not any(bad in text for bad in ("<script>alert", "\x1b", "\u202e"))
+        assert not any(line.startswith("::") for line in text.splitlines())
