@@ -21,6 +21,8 @@ from pytest_vq.schema.spec import CaseId
 from pytest_vq.schema.verdict import Status
 from pytest_vq.store.results import Results, Row
 
+_UNDER_LOAD = "times under load are not those of a quiet model, which is what is judged here: see pytest-vq compare"
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -75,6 +77,8 @@ def compare_sides(a: Sequence[Results], b: Sequence[Results]) -> list[Record]:
         unequal = next((other.record.setup for other in found if other.record.setup != row.record.setup), None)
         if len(found) < len(both):
             records[name] = _incomparable(row.record, "side A, or a process of either side, did not measure it")
+        elif row.record.setup.serving is not None:
+            records[name] = _incomparable(row.record, _UNDER_LOAD)
         elif unequal is not None:
             records[name] = _incomparable(row.record, f"measured differently: {unequal} and {row.record.setup}")
         else:

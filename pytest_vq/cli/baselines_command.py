@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import math
-import statistics
 from collections.abc import Iterable
-from dataclasses import astuple, fields
+from dataclasses import fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pytest_vq.errors import BaselineError, ResultsError, SelectionError
+from pytest_vq.report.baseline_figures import change_cells, figures_of, process_cells, spread_text
 from pytest_vq.report.text import plain_table
 from pytest_vq.schema.estimates import Entry, Estimates
 from pytest_vq.schema.setup import Setup
 from pytest_vq.store.baselines import BaselineStore
 from pytest_vq.store.results import Results, Row, estimates_of, read_results, rows_of_pairs
 
-# Title, field of Estimates, divisor. Decibels are logarithms already: they change by a difference, not a percentage.
-FIGURES = (
-    ("latency (ms)", "latency_ms", 1),
-    ("speedup", "speedup", 1),
-    ("peak memory (MiB)", "peak_memory_bytes", 2**20),
-    ("size (MiB)", "model_size_bytes", 2**20),
-    ("SQNR (dB)", "sqnr_db", 1),
-)
-
 
 def list_baselines(args: argparse.Namespace) -> str:
     """``baselines list``: a line for each setup of each model, and callable, on each device."""
     store = _store(args)
     rows = [
-        [device, model, *astuple(e.setup), len(e.processes), e.processes[-1].date_utc, e.anchor.date_utc]
+        [device, model, *_setup_cells(e.setup), len(e.processes), e.processes[-1].date_utc, e.anchor.date_utc]
         for device in store.devices()
         for model, entries in store.all_entries(device).items()
         for e in entries
@@ -59,15 +49,19 @@ def accept_baselines(args: argparse.Namespace) -> str:
     chosen = _acceptable(read_results(args.results), args.models, args.results)
     store = BaselineStore(args.baselines)
     names = {row.environment.device_slug: row.environment.device_name for row in chosen}
-    rows, items = [], {}
+    items = {}
+    rows: dict[str, list[list[str]]] = {}
+    titles: dict[str, list[str]] = {}
     for slug in sorted(names):
         items[slug] = _grouped(row for row in chosen if row.environment.device_slug == slug)
         for model, setup, estimates in items[slug]:
-            entry = store.entry(slug, model, setup)
-            changes = _change_cells(entry.anchor.estimates if entry else (), estimates)
-            rows.append([model, setup.scheme, str(setup.batch), *changes])
+            entry, figures = store.entry(slug, model, setup), figures_of(setup)
+            changes = change_cells(figures, entry.anchor.estimates if entry else (), estimates)
+            kind, how = ("batch", str(setup.batch)) if setup.serving is None else ("how", setup.serving.words)
+            rows.setdefault(kind, []).append([model, setup.scheme, how, *changes])
+            titles[kind] = ["model", "precision", kind, *(figure.title for figure in figures)]
     written = [path for slug in items for path in store.accept(slug, names[slug], items[slug], args.reason)]
-    changed = plain_table(rows, ["model", "precision", "batch", *(title for title, _, _ in FIGURES)])
+    changed = "\n\n".join(plain_table(cells, titles[kind]) for kind, cells in rows.items())
     return f"{changed}\n\naccepted: {args.reason}\n" + "\n".join(f"wrote {path}; commit it" for path in written)
 
 
@@ -98,58 +92,30 @@ def _grouped(rows: Iterable[Row]) -> list[tuple[str, Setup, tuple[Estimates, ...
     return [(pair.model, setup, estimates_of(taken)) for (pair, setup), taken in rows_of_pairs(rows).items()]
 
 
-def _change_cells(old: tuple[Estimates, ...], new: tuple[Estimates, ...]) -> list[str]:
-    cells = []
-    for title, name, unit in FIGURES:
-        before, after = _median(old, name, unit), _median(new, name, unit)
-        if before is None or after is None:
-            cells.append(f"{_number(before) or 'none'} -> {_number(after) or 'none'}" if before is not after else "")
-        else:
-            percent = f"{(after / before - 1) * 100:+.1f} %" if before else "was 0"
-            change = f"{after - before:+.1f} dB" if "dB" in title else percent
-            cells.append(f"{_number(before)} -> {_number(after)} ({change})")
-    return cells
+def _setup_cells(setup: Setup) -> list[object]:
+    values = {field.name: getattr(setup, field.name) for field in fields(Setup)}
+    return list((values | {"serving": setup.serving and setup.serving.words}).values())
 
 
 def _entry_text(model: str, device: str, entry: Entry) -> str:
-    s = entry.setup
+    s, figures = entry.setup, figures_of(entry.setup)
     threads = "" if s.threads is None else f", {s.threads} threads"
     tf32 = ", TF32" if s.tf32 else ""
-    of_model = "" if s.is_callable else f", batch {s.batch}"
+    of_model = f", batch {s.batch}" if s.is_pair else "" if s.serving is None else f" {s.serving.words}"
     weights = "" if s.weights is None else f", {s.weights} weights"
     title = f"{model} {s.scheme}{of_model}, {s.protocol}{weights}{threads}{tf32} on {device}"
-    headers = ["date", "commit", "device", *(title for title, _, _ in FIGURES)]
+    headers = ["date", "commit", "device", *(figure.title for figure in figures)]
+
+    def table(processes: Iterable[Estimates]) -> str:
+        cells = [[e.date_utc, e.commit or "", e.device_uuid, *process_cells(figures, e)] for e in processes]
+        return plain_table(cells, headers)
+
     return (
-        f"{title}\n{plain_table([_process_cells(e) for e in entry.processes], headers)}\n"
-        f"between processes (standard deviation): {_spread_text(entry.processes)}\n"
+        f"{title}\n{table(entry.processes)}\n"
+        f"between processes (standard deviation): {spread_text(figures, entry.processes)}\n"
         f"anchor: {entry.anchor.reason} ({entry.anchor.date_utc})\n"
-        f"{plain_table([_process_cells(e) for e in entry.anchor.estimates], headers)}"
+        f"{table(entry.anchor.estimates)}"
     )
-
-
-def _process_cells(e: Estimates) -> list[str]:
-    figures = [_number(_median((e,), name, unit)) for _, name, unit in FIGURES]
-    return [e.date_utc, e.commit or "", e.device_uuid, *figures]
-
-
-def _spread_text(processes: tuple[Estimates, ...]) -> str:
-    parts = []
-    for name in ("latency_ms", "speedup"):
-        logs = [math.log(value) for e in processes if (value := getattr(e, name)) is not None]
-        if logs:  # of a callable there is no speedup
-            parts.append(f"{name} {statistics.stdev(logs) * 100:.2f} %" if len(logs) > 1 else f"{name} unknown")
-    return ", ".join(parts)
-
-
-def _median(estimates: tuple[Estimates, ...], name: str, unit: int) -> float | None:
-    values = [value / unit for e in estimates if (value := getattr(e, name)) is not None]
-    return statistics.median(values) if values else None
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.{3 if abs(value) < 10 else 2 if abs(value) < 1000 else 1}f}"
 
 
 def _store(args: argparse.Namespace) -> BaselineStore:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pytest_vq.report.escaping import plain
 from pytest_vq.report.hollow_green import hollow_error, is_compared
+from pytest_vq.report.report_callables import setups_in_words
 from pytest_vq.report.table import reasons, records_table
 from pytest_vq.schema.verdict import fails
 from pytest_vq.store.baselines import BaselineStore
@@ -78,12 +79,7 @@ def _errors(merge: Merge, baselines: Path) -> Iterator[str]:
     if failed:
         yield f"ERROR: {count(len(failed), 'row')} failed the gate: {', '.join(row.id for row in failed)}"
     if not saves and not any(is_compared(row.verdict) for row in merge.rows):
-        callables = sum(row.is_callable for row in merge.rows)
-        store, words = BaselineStore(baselines), _words(len(merge.rows) - callables, callables)
+        store = BaselineStore(baselines)
+        words = setups_in_words([row.setup for row in merge.rows]) if merge.rows else "nothing"
         hollow = hollow_error(words, merge.environments, store.root, store.has_baselines)
         yield from [hollow] if hollow else []
-
-
-def _words(pairs: int, callables: int) -> str:
-    named = [count(number, noun) for number, noun in ((pairs, "pair"), (callables, "callable")) if number]
-    return " and ".join(named) or "nothing"

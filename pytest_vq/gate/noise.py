@@ -78,11 +78,12 @@ class Noise:
 def learn_noise(entries: Iterable[Entry], policy: Policy = DEFAULT) -> Noise:
     """The pool: per kind of timed metric, the prior of the between-process variance over a device's pairs.
 
-    ``entries`` are all baselines of one device. Kinds with fewer than ``policy.min_pool_pairs`` replicated pairs are
-    left out (their pairs are then judged on their own, or as uncalibrated).
+    ``entries`` are all baselines of one device; times under load are another matter, and teach nothing here. Kinds with
+    fewer than ``policy.min_pool_pairs`` replicated pairs are left out (their pairs are then judged on their own, or as
+    uncalibrated).
     """
     found: dict[str, list[tuple[float, float]]] = {}
-    entries = list(entries)
+    entries = [entry for entry in entries if entry.setup.serving is None]
     cards = _learn_cards(entries)
     for entry in entries:
         for kind, groups, prior in _replicates(entry, policy):

@@ -30,9 +30,9 @@ def write_summary(terminal: pytest.TerminalReporter, run: Run) -> None:
         first = records[0]
         threads = f", {first.setup.threads} thread(s)" if first.setup.threads else ""
         weights = " and ".join(sorted({r.setup.weights for r in records if r.setup.weights is not None}))
+        protocols = " and ".join(dict.fromkeys(record.setup.protocol for record in records))
         terminal.line(
-            f"{devices}, torch {torches}{threads}, "
-            f"{first.setup.protocol} protocol{f', {weights} weights' if weights else ''}"
+            f"{devices}, torch {torches}{threads}, {protocols} protocol{f', {weights} weights' if weights else ''}"
         )
         terminal.line(records_table(records))
     for line, colour in reasons(records):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pytest_vq.report.latency_interval import latency_interval, noise_of_run
 from pytest_vq.report.scheme_order import SchemePlace, setup_place
+from pytest_vq.report.serving_rows import ordered_serving
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.spec import CaseId
 from pytest_vq.store.results import Row, estimates_of, rows_of_pairs
@@ -22,6 +23,7 @@ class Candidate:
     latency_interval_ms: tuple[float, float] | None  # 95 %, of the median; None below 6 samples
     processes: int  # that measured it
     samples_ms: tuple[float, ...] = ()  # every stored time of a request, of all of those
+    served: tuple[Record, ...] = ()  # its rows under load, in traffic of some rate
 
     @property
     def name(self) -> str:
@@ -49,9 +51,11 @@ def candidates_of(rows: Sequence[Row], samples: Iterable[SamplesLine] = ()) -> t
     """The pairs in ``rows``, model by model in the order of the run, each model's in the catalog's order.
 
     Of a pair that was measured more than once the last row counts, with all processes that measured it the same way.
-    Callables are left out: none is another one's reference.
+    Callables are left out, for none is another one's reference. Rows under load stand with their pair: their times are
+    of another kind.
     """
-    rows = [row for row in rows if not row.record.setup.is_callable]
+    served = served_rows(row.record for row in rows)
+    rows = [row for row in rows if row.record.setup.is_pair]
     times: dict[CaseId, list[float]] = {}
     for line in samples:
         times.setdefault(line.case_id, []).extend(line.samples.subject.times_ms)
@@ -61,7 +65,8 @@ def candidates_of(rows: Sequence[Row], samples: Iterable[SamplesLine] = ()) -> t
     for case_id, record in {row.record.case_id: row.record for row in rows}.items():
         processes = estimates_of(pairs[case_id, record.setup])
         interval, stored = latency_interval(record, processes, noise), tuple(times.get(case_id, ()))
-        found.append(Candidate(record, references.get(_likeness(record)), interval, len(processes), stored))
+        own = tuple(one for one in served if is_same_pair(one, record))
+        found.append(Candidate(record, references.get(_likeness(record)), interval, len(processes), stored, own))
     models = {model: place for place, model in enumerate(dict.fromkeys(row.record.identity.model for row in rows))}
     return tuple(sorted(found, key=lambda candidate: (models[candidate.model], *_order(candidate.record))))
 
@@ -72,6 +77,18 @@ def by_model(candidates: Iterable[Candidate]) -> Mapping[str, tuple[Candidate, .
     for candidate in candidates:
         groups.setdefault(candidate.model, []).append(candidate)
     return {model: tuple(group) for model, group in groups.items()}
+
+
+def served_rows(records: Iterable[Record]) -> list[Record]:
+    """Those of ``records`` that are of a pair in traffic of some rate, each once."""
+    return [
+        one for one in ordered_serving(list(records)) if one.setup.serving is not None and one.setup.serving.has_rate
+    ]
+
+
+def is_same_pair(served: Record, record: Record) -> bool:
+    """Whether a row under load is of the pair that ``record`` is of."""
+    return served.setup.scheme == record.setup.scheme and _likeness(served) == _likeness(record)
 
 
 def _likeness(record: Record) -> tuple[str, int, str | None]:

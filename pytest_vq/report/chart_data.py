@@ -62,9 +62,10 @@ def chart_rows(records: Sequence[Record]) -> ChartRows:
 def ordered_pairs(records: Sequence[Record]) -> list[Record]:
     """The last record of each pair, largest model first, then by batch and from the widest precision down.
 
-    Callables are none: they have neither a model nor anything that a scheme could be compared with.
+    Callables are none: they have neither a model nor anything that a scheme could be compared with. Nor are pairs under
+    load, whose times are of another kind.
     """
-    last: dict[CaseId, Record] = {record.case_id: record for record in records if not record.setup.is_callable}
+    last: dict[CaseId, Record] = {record.case_id: record for record in records if record.setup.is_pair}
     sizes: dict[str, float] = {}
     for record in last.values():
         name = record.identity.model

@@ -60,6 +60,8 @@ def _key(results: Results) -> str:
     """Tells the devices and the selection of a run: letters, digits and single hyphens, whatever they are called."""
     slugs = sorted({environment.device_slug for environment in results.environments})
     suite = [results.options.get(name) for name in _SUITE]
+    if any(record.setup.serving is not None for record in results.records):
+        suite.append("under load")  # a job of its own, with the same options as that of the pairs
     digest = hashlib.sha256(json.dumps([slugs, suite], sort_keys=True, default=str).encode()).hexdigest()
     readable = re.sub(r"[^a-z0-9]+", "-", "-".join(slugs).lower()).strip("-")[:60].strip("-")
     return f"{readable or 'no-device'}-{digest[:12]}"

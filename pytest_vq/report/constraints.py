@@ -13,8 +13,11 @@ from enum import StrEnum
 
 from pytest_vq.report.candidates import Candidate
 from pytest_vq.report.limits import Constraint, Quantity
+from pytest_vq.report.serving_claims import Claim, claim_within, doubts_of, late_words
 from pytest_vq.report.uncertainty import Bounded, accuracy_difference, percentile_bounds, samples_needed
-from pytest_vq.wording import count, milliseconds
+from pytest_vq.schema.figures import present
+from pytest_vq.schema.record import Record
+from pytest_vq.wording import count, figure, milliseconds
 
 
 class Answer(StrEnum):
@@ -28,6 +31,10 @@ class Answer(StrEnum):
 
 # What one limit's answer makes of several: one that is broken counts, whatever the others are.
 _WORST_FIRST = (Answer.NO, Answer.NOT_MEASURED, Answer.UNDECIDED, Answer.YES)
+
+
+_OF_CLAIM = {Claim.CONFIRMED: Answer.YES, Claim.MISSED: Answer.NO, Claim.OPEN: Answer.UNDECIDED}
+_P995 = 99.5  # the percentile that rows under load hold as a figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +76,22 @@ class Reading:
     reason: str = ""
     hint: str = ""
     is_known_above: bool = False  # without a figure: it is above the limit all the same, for the reason given
+    answer: Answer | None = None  # where no interval of the figure decides
 
 
 def check(constraint: Constraint, candidate: Candidate) -> Check:
     """The answer of ``candidate`` to ``constraint``."""
     reading = _READ[constraint.quantity](candidate, constraint)
-    answer = _answer(constraint, reading)
+    return _check_of(constraint, reading)
+
+
+def check_served(constraint: Constraint, served: Record) -> Check:
+    """The answer of a row under load to ``constraint``, which is asked of such."""
+    return _check_of(constraint, _read_served(served, constraint))
+
+
+def _check_of(constraint: Constraint, reading: Reading) -> Check:
+    answer = _answer(constraint, reading) if reading.answer is None else reading.answer
     return Check(constraint, answer, reading.value, reading.low, reading.high, reading.reason, reading.hint)
 
 
@@ -122,6 +139,8 @@ def _read_percentile(candidate: Candidate, constraint: Constraint) -> Reading:
     if constraint.percentile is None:
         raise ValueError("a limit on a percentile says which one")
     share = constraint.percentile / 100
+    if constraint.under_load:
+        return _read_under_load(candidate, constraint)
     bounds = percentile_bounds(candidate.samples_ms, share)
     if bounds is not None:
         return _undisturbed(candidate, bounds)
@@ -132,6 +151,28 @@ def _read_percentile(candidate: Candidate, constraint: Constraint) -> Reading:
     needed = samples_needed(share)
     hint = f"{constraint.name} needs {needed} stored samples: measure with --vq-protocol study or a longer --vq-budget"
     return Reading(reason=f"{len(candidate.samples_ms)} of {needed} samples", hint=hint)
+
+
+def _read_under_load(candidate: Candidate, constraint: Constraint) -> Reading:
+    """From its row under load that says most for it; of several that do, from that of the highest rate."""
+    readings = [(_read_served(row, constraint), row.serving.target_qps or 0.0) for row in candidate.served]
+    if not readings:
+        return Reading(reason="not put under load", answer=Answer.NOT_MEASURED)
+    best_first = (Answer.YES, Answer.UNDECIDED, Answer.NO, Answer.NOT_MEASURED, None)
+    return min(readings, key=lambda found: (best_first.index(found[0].answer), -found[1]))[0]
+
+
+def _read_served(served: Record, constraint: Constraint) -> Reading:
+    figures, percentile = served.serving, present(constraint.percentile)
+    claim = claim_within(served, constraint.limit, round((100 - percentile) / 100, 9))
+    value = figures.p995_ms if percentile == _P995 else None
+    rate = "" if figures.target_qps is None else f"at {figure(figures.target_qps)} queries/s "
+    reason = "; ".join([f"{rate}{late_words(figures)}", *doubts_of(served)])
+    if claim is None:
+        terms = "" if served.setup.serving is None else f", for it was {served.setup.serving.words}"
+        hint = f"{constraint.text}: measure under load with that bound (latency_bound_ms)"
+        return Reading(reason=f"its row under load does not tell{terms}", hint=hint, answer=Answer.NOT_MEASURED)
+    return Reading(value, reason=reason, answer=_OF_CLAIM[claim])
 
 
 def _read_memory(candidate: Candidate, _: Constraint) -> Reading:

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 from pytest_vq.report.candidates import Candidate
+from pytest_vq.schema.record import Record
 from pytest_vq.wording import figure
 
 RETURN_YEARS = 3
@@ -51,6 +52,52 @@ class DeploymentCost:
         if math.isinf(self.payback_hours):
             return NEVER
         return f"{figure(self.payback_hours / _HOURS_A_DAY)} days"
+
+
+@dataclass(frozen=True, slots=True)
+class ServingCost:
+    """What a pair under load costs, by the rate at which its bound is kept; None for what the prices do not tell."""
+
+    confirmed_qps: float
+    per_million: float | None = None  # requests, at that rate
+    per_million_low: float | None = None  # at the lowest rate that did not keep the bound: it costs no less than this
+    per_million_high: float | None = None  # at the highest rate tried that kept it
+    instances: int | None = None
+
+
+def serving_cost_of(served: Record, prices: Prices) -> ServingCost | None:
+    """What a row under load costs at ``prices``; None where it has no rate at which a bound could be kept."""
+    figures = served.serving
+    confirmed_qps = figures.confirmed_qps
+    if not confirmed_qps:
+        return None
+
+    def per_million(rate_qps: float | None) -> float | None:
+        return None if prices.gpu_hour is None or not rate_qps else prices.gpu_hour * 10**6 / (rate_qps * 3600)
+
+    return ServingCost(
+        confirmed_qps,
+        per_million(confirmed_qps),
+        per_million(figures.max_qps_high),
+        per_million(figures.max_qps_low),
+        None if prices.load_ips is None else instances_for(prices.load_ips, confirmed_qps),
+    )
+
+
+def serving_formulas(prices: Prices) -> tuple[str, ...]:
+    """How the figures of `ServingCost` are computed, with the prices in it."""
+    lines = []
+    if prices.gpu_hour is not None:
+        lines.append(
+            f"cost per million requests = {prices.gpu_hour:g} an hour × 1,000,000 ÷ (confirmed rate × 3,600 s)"
+        )
+        lines.append(
+            "its range: the same at the highest rate, which lies between the highest one that kept the bound and the "
+            "lowest one that did not, where the run searched for it"
+        )
+    if prices.load_ips is not None:
+        lines.append(f"instances = ⌈{prices.load_ips:g} requests/s ÷ confirmed rate⌉")
+    return tuple(lines)
 
 
 def cost_of(candidate: Candidate, prices: Prices) -> DeploymentCost:

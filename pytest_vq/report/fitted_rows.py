@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_vq.report.escaping import markdown
 from pytest_vq.report.facts import verdict_counts
+from pytest_vq.report.serving_claims import late_words
 from pytest_vq.schema.outcome import Failure
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.verdict import Status
 from pytest_vq.store.results import STUDY, TABLE, Results
-from pytest_vq.wording import milliseconds, size, times
+from pytest_vq.wording import figure, milliseconds, size, times
 
 NOT_MEASURED = "not measured"
 OPEN = (Status.FAIL, Status.INCONCLUSIVE)  # what somebody should look at
 _LONGEST_CELL = 1500  # characters: one endless reason must not take the place of all other rows
 _PAIRS_HEAD = (
     "| pair | verdict | reason | median latency | speedup | peak memory |\n| --- | --- | --- | ---: | ---: | ---: |\n"
+)
+_SERVING_HEAD = (
+    "| pair under load | verdict | reason | scenario | rate sent | p99.5 | late |\n"
+    "| --- | --- | --- | --- | ---: | ---: | ---: |\n"
 )
 _FAILURES_HEAD = "| pair | error | message |\n| --- | --- | --- |\n"
 
@@ -51,16 +56,28 @@ def cell(text: str) -> str:
 
 
 def pairs_group(name: str, records: Sequence[Record], head: str, tail: str = "") -> RowGroup:
-    """A table of measured pairs below ``head``."""
+    """A table of measured pairs, and callables, below ``head``."""
     return RowGroup(name, head + _PAIRS_HEAD, tuple(_row(_cells(record)) for record in records), tail)
+
+
+def serving_group(name: str, records: Sequence[Record], head: str, tail: str = "") -> RowGroup:
+    """A table of pairs under load below ``head``."""
+    return RowGroup(name, head + _SERVING_HEAD, tuple(_row(_serving_cells(record)) for record in records), tail)
+
+
+def by_load(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
+    """Those of pairs by themselves and of callables, and those of pairs under load."""
+    told = list(records)
+    return [r for r in told if r.setup.serving is None], [r for r in told if r.setup.serving is not None]
 
 
 def open_groups(results: Results) -> list[RowGroup]:
     """What somebody should look at, a table each: pairs that FAIL, that are undecided, that could not be measured."""
     groups = []
     for status in OPEN:
-        records = [record for record in results.records if record.verdict is status]
-        groups.append(pairs_group(str(status), records, f"### {status}\n\n", "\n"))
+        alone, served = by_load(record for record in results.records if record.verdict is status)
+        groups.append(pairs_group(str(status), alone, f"### {status}\n\n", "\n"))
+        groups.append(serving_group(f"{status} under load", served, f"### {status} under load\n\n", "\n"))
     rows = tuple(_row(_failure_cells(failure)) for failure in results.failures)
     return [*groups, RowGroup(NOT_MEASURED, f"### Could not be measured\n\n{_FAILURES_HEAD}", rows, "\n")]
 
@@ -104,6 +121,19 @@ def _cells(record: Record) -> tuple[str, ...]:
         milliseconds(timing.latency_ms),
         "" if is_reference or timing.speedup is None else times(timing.speedup),
         "" if peak is None else size(peak),
+    )
+
+
+def _serving_cells(record: Record) -> tuple[str, ...]:
+    figures = record.serving
+    return (
+        record.id,
+        str(record.verdict or ""),
+        record.reason,
+        figures.scenario or "",
+        "" if figures.target_qps is None else f"{figure(figures.target_qps)}/s",
+        "" if figures.p995_ms is None else milliseconds(figures.p995_ms),
+        "" if figures.violation_rate is None else late_words(figures),
     )
 
 

@@ -6,8 +6,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from pytest_vq.report.escaping import markdown
-from pytest_vq.report.fitted_rows import OPEN, RowGroup, cell, counts, devices, fitted, open_groups, pairs_group
+from pytest_vq.report.fitted_rows import (
+    OPEN,
+    RowGroup,
+    by_load,
+    cell,
+    counts,
+    devices,
+    fitted,
+    open_groups,
+    pairs_group,
+    serving_group,
+)
 from pytest_vq.report.scheme_notes import notes_on
+from pytest_vq.schema.record import Record
 from pytest_vq.schema.verdict import Status
 from pytest_vq.store.results import Results
 
@@ -35,7 +47,15 @@ def _folded(results: Results) -> Iterator[RowGroup]:
     """The pairs that nobody has to look at, worst first, in a table that opens at a click."""
     order: list[Status | None] = [*Status, None]
     others = sorted((r for r in results.records if r.verdict not in OPEN), key=lambda r: order.index(r.verdict))
-    if others:
-        found = Counter(str(record.verdict or "not judged") for record in others)
-        told = ", ".join(f"{pairs} {name}" for name, pairs in found.items())
-        yield pairs_group("others", others, f"<details><summary>{told}</summary>\n\n", "\n</details>\n")
+    alone, served = by_load(others)
+    if alone:
+        yield pairs_group("others", alone, *_fold(alone))
+    if served:
+        yield serving_group("others under load", served, *_fold(served, " under load"))
+
+
+def _fold(records: Sequence[Record], where: str = "") -> tuple[str, str]:
+    """What stands around a table that opens at a click."""
+    found = Counter(str(record.verdict or "not judged") for record in records)
+    told = ", ".join(f"{pairs} {name}{where}" for name, pairs in found.items())
+    return f"<details><summary>{told}</summary>\n\n", "\n</details>\n"

@@ -34,6 +34,7 @@ class Constraint:
     quantity: Quantity
     limit: float
     percentile: float | None = None  # of a request's latency, 0 ... 100
+    under_load: bool = False  # asked of rows under load, and not of single requests to a quiet model
 
     @property
     def is_upper(self) -> bool:
@@ -48,7 +49,8 @@ class Constraint:
     @property
     def text(self) -> str:
         """``median latency < 16 ms``."""
-        return f"{self.name} {'<' if self.is_upper else '≥'} {self._limit_shown()}"
+        where = " under load" if self.under_load else ""
+        return f"{self.name} {'<' if self.is_upper else '≥'} {self._limit_shown()}{where}"
 
     def shown(self, value: float) -> str:
         """A figure of that quantity with its unit."""

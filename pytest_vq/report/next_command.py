@@ -17,16 +17,28 @@ from pytest_vq.schema.spec import scheme_name
 # What must be as it was for the same pair to be measured the same way again.
 _KEPT = ("gpu", "weights", "protocol", "budget", "threads", "baselines")
 _OUR_SUITE = "bench"
+_OUR_SERVING = "bench/test_serving.py"
+_SERVING = "--vq-serving"  # what measures pairs under load, where their tests are not ours
 
 
 def measure_again(record: Record, options: Mapping[str, Any]) -> str:
-    """Measures what ``record`` is of in as many fresh processes as a FAIL needs, as its run's ``options`` were."""
+    """Measures what ``record`` is of in as many fresh processes as a FAIL needs, as its run's ``options`` were.
+
+    A row under load is always of several processes.
+    """
+    if record.setup.serving is not None:
+        return _command([record], options, {})
     return _command([record], options, {"runs": max(DEFAULT.confirming_look, int(options.get("runs") or 1))})
 
 
 def record_baselines(records: Iterable[Record], options: Mapping[str, Any]) -> str:
     """Measures the models, or the callables, of ``records`` and stores them, as their run's ``options`` were."""
     return _command(list(records), options, {"save": True})
+
+
+def measure_under_load(pairs: Iterable[Record], options: Mapping[str, Any]) -> str:
+    """Measures ``pairs`` under load, in Poisson traffic, as their run's ``options`` were."""
+    return _command(list(pairs), options, {}, under_load=True)
 
 
 def show_baselines(records: Iterable[Record], device_slug: str, options: Mapping[str, Any]) -> str:
@@ -41,8 +53,10 @@ def show_baselines(records: Iterable[Record], device_slug: str, options: Mapping
     return shlex.join(words)
 
 
-def _command(records: Sequence[Record], options: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
-    """Of ``records`` that are all of pairs, or all of callables: those are selected by their tests."""
+def _command(
+    records: Sequence[Record], options: Mapping[str, Any], chosen: Mapping[str, Any], *, under_load: bool = False
+) -> str:
+    """Of ``records`` that are of one kind: callables are selected by their tests."""
     default, known = Options(), all_models()
     given = _kept(options)
     words = ["pytest"]
@@ -50,7 +64,10 @@ def _command(records: Sequence[Record], options: Mapping[str, Any], chosen: Mapp
         words += dict.fromkeys(record.id for record in records)
     else:
         chosen = {**chosen, **_selection(records, options)}
-        if all(record.identity.model in known and not known[record.identity.model].is_local for record in records):
+        is_ours = all(r.identity.model in known and not known[r.identity.model].is_local for r in records)
+        if under_load or all(record.setup.serving is not None for record in records):
+            words.append(_OUR_SERVING if is_ours else _SERVING)
+        elif is_ours:
             words.append(_OUR_SUITE)
     for option in OPTIONS:
         value = {**given, **chosen}.get(option.field)

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator
 from pytest_vq.report.constraints import Answer, Check
 from pytest_vq.report.decision_tree import Path
 from pytest_vq.report.deployment_cost import DeploymentCost, formulas
+from pytest_vq.report.document_blocks import NOT_MEASURED, Block, Heading, Lines, Table
 from pytest_vq.report.limits import decibels
 from pytest_vq.report.pareto import Axes
 from pytest_vq.report.recommendation import Assessment, NearestMiss, Recommendation
 from pytest_vq.report.scheme_notes import notes_on
-from pytest_vq.report.side_document import NOT_MEASURED, Block, Heading, Lines, Table
 from pytest_vq.report.tiers import Pick
+from pytest_vq.report.under_load_document import blocks_under_load
 from pytest_vq.schema.record import Record
 from pytest_vq.wording import between, count, figure, milliseconds, plain_percent, size
 
@@ -28,7 +29,8 @@ _PER_MODEL = (
 
 def blocks_of_recommendation(found: Recommendation) -> list[Block]:
     """The document."""
-    return [*_answer(found), *_pairs(found), *_limits(found), *_tree(found), *_costs(found), *_missing(found)]
+    of_pairs = [*_pairs(found), *_limits(found), *_tree(found)] if found.assessments else []
+    return [*_answer(found), *blocks_under_load(found), *of_pairs, *_costs(found), *_missing(found)]
 
 
 def _answer(found: Recommendation) -> Iterator[Block]:
@@ -37,8 +39,11 @@ def _answer(found: Recommendation) -> Iterator[Block]:
     asked = "; ".join(limit.text for limit in request.constraints) or "no limits"
     named = f" ({request.scenario.name})" if request.scenario else ""
     yield Lines((f"asked for{named}: {asked}; what matters most: {request.objective}", _told(found)))
-    if not found.tiers:
+    if found.advice:
+        yield Lines(found.advice)
+    if not found.qualified:
         yield Lines(("nothing qualifies; the nearest misses:", *map(miss_shown, found.nearest_misses)))
+    if not found.tiers:
         return
     headers = ("model", "fast", "balanced", "accurate", "the same pair")
     rows = [(t.model, *map(_pick, (t.fast, t.balanced, t.accurate)), t.coincidence or _NONE) for t in found.tiers]
@@ -56,6 +61,8 @@ def _answer(found: Recommendation) -> Iterator[Block]:
 
 
 def _told(found: Recommendation) -> str:
+    if not found.assessments:
+        return f"{count(len(found.served), 'row')} under load"
     pairs = count(len(found.assessments), "pair")
     if not found.request.constraints:
         return f"{pairs} measured"
@@ -79,9 +86,9 @@ def miss_shown(miss: NearestMiss) -> str:
     if miss.is_held_by_all:
         return f"{limit.text}: held by every pair"
     held = f"held by {count(miss.held_by, 'pair')}; " if miss.held_by else ""
-    if miss.candidate is None or miss.check is None or miss.excess is None:
+    if miss.name is None or miss.check is None or miss.excess is None:
         return f"{limit.text}: {held}{miss.hint}"
-    return f"{limit.text}: {held}nearest: {miss.candidate.name}, {_beyond(miss)}; {miss.check.shown}"
+    return f"{limit.text}: {held}nearest: {miss.name}, {_beyond(miss)}; {miss.check.shown}"
 
 
 def _beyond(miss: NearestMiss) -> str:
@@ -188,7 +195,7 @@ def _evidence(path: Path) -> Iterator[tuple[str, ...]]:
 def _costs(found: Recommendation) -> Iterator[Block]:
     if not found.costs:
         return
-    yield Heading("What it costs")
+    yield Heading("What it costs, requests back to back" if found.served else "What it costs")
     yield Lines(formulas(found.request.prices))
     headers = ("pair", "images/s", "per million", "instances", "saving an hour", "payback", "three-year return")
     columns = [_cost_row(cost) for cost in found.costs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 from pytest_vq.report.constraints import Check
@@ -12,6 +13,7 @@ from pytest_vq.report.deployment_cost import NEVER, DeploymentCost, formulas
 from pytest_vq.report.limits import Constraint
 from pytest_vq.report.recommendation import Assessment, NearestMiss, Recommendation
 from pytest_vq.report.tiers import Pick, Tiers
+from pytest_vq.report.under_load import Served
 
 SCHEMA_VERSION = 1
 
@@ -24,10 +26,12 @@ def recommendation_json(found: Recommendation) -> str:
         "scenario": None if request.scenario is None else request.scenario.name,
         "objective": request.objective,
         "constraints": [_constraint(limit) for limit in request.constraints],
-        "qualified": [candidate.name for candidate in found.qualified],
+        "qualified": list(found.qualified),
         "tiers": [_tiers(tiers) for tiers in found.tiers],
         "foremost": None if found.foremost is None else {"by": found.foremost.by} | _some(found.foremost.pick),
         "nearest_misses": [_miss(miss) for miss in found.nearest_misses],
+        "under_load": [_served(served) for served in found.served],
+        "advice": list(found.advice),
         "pairs": [_pair(assessment) for assessment in found.assessments],
         "decision_tree": [_path(path) for path in found.paths],
         "formulas": list(formulas(request.prices)) if found.costs else [],
@@ -71,6 +75,30 @@ def _pair(assessment: Assessment) -> dict[str, Any]:
     }
 
 
+def _served(served: Served) -> dict[str, Any]:
+    record, cost = served.record, served.cost
+    return {
+        "row": served.record.id,
+        "pair": served.pair,
+        "scenario": record.serving.scenario,
+        "served": None if record.setup.serving is None else asdict(record.setup.serving),
+        "target_qps": record.serving.target_qps,
+        "p995_ms": record.serving.p995_ms,
+        "violation_rate": record.serving.violation_rate,
+        "violation_low": record.serving.violation_low,
+        "violation_high": record.serving.violation_high,
+        "max_qps_low": record.serving.max_qps_low,
+        "max_qps_high": record.serving.max_qps_high,
+        "checks": [_check(found) for found in served.checks],
+        "holds": served.answer,
+        "confirmed_qps": None if cost is None else cost.confirmed_qps,
+        "cost_per_million_requests": None if cost is None else cost.per_million,
+        "cost_per_million_low": None if cost is None else cost.per_million_low,
+        "cost_per_million_high": None if cost is None else cost.per_million_high,
+        "instances": None if cost is None else cost.instances,
+    }
+
+
 def _check(found: Check) -> dict[str, Any]:
     figures = {"value": found.value, "low": found.low, "high": found.high}
     finite = {name: None if value is None or math.isinf(value) else value for name, value in figures.items()}
@@ -105,7 +133,7 @@ def _miss(miss: NearestMiss) -> dict[str, Any]:
     return {
         "constraint": miss.constraint.text,
         "held_by": miss.held_by,
-        "pair": None if miss.candidate is None else miss.candidate.name,
+        "pair": miss.name,
         "excess": miss.excess,
         "check": None if miss.check is None else _check(miss.check),
         "hint": miss.hint,

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pytest_vq.report.document_blocks import Lines, Table
 from pytest_vq.report.escaping import markdown
-from pytest_vq.report.side_document import Lines, Table
 from pytest_vq.report.side_tables import to_markdown
 
 _HARMLESS_CODE = re.compile(r"[A-Za-z0-9._+=,/ -]+")

@@ -12,7 +12,7 @@ from statistics import fmean, median
 
 from pytest_vq.catalog.models import all_models
 from pytest_vq.report.chart_data import ordered_pairs
-from pytest_vq.report.side_document import NOT_MEASURED, Table
+from pytest_vq.report.document_blocks import NOT_MEASURED, Table
 from pytest_vq.schema.outcome import Failure
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.spec import CaseId
@@ -53,11 +53,12 @@ class SchemeSummary:
 
 def summarize_categories(results: Results) -> list[SchemeSummary]:
     """Each category's schemes but FP32, from the widest to the narrowest; the study's categories first."""
+    pairs = ordered_pairs(results.records)
     return [
         _summary(category, scheme, results)
         for category in _categories(results)
-        for scheme in dict.fromkeys(r.setup.scheme for r in ordered_pairs(results.records) if not r.setup.is_reference)
-        if any(r.identity.category == category for r in results.records)
+        for scheme in dict.fromkeys(r.setup.scheme for r in pairs if not r.setup.is_reference)
+        if any(r.identity.category == category for r in pairs)
     ]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pytest_vq.report.document_blocks import Table
 from pytest_vq.report.pareto import Standing
-from pytest_vq.report.side_document import Table
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.spec import CaseId
 from pytest_vq.wording import between, count, figure, listed, milliseconds, plain_percent, size, times

@@ -20,6 +20,7 @@ from pytest_vq.report.side_metrics import (
     MetricComparison,
     compare_metric,
 )
+from pytest_vq.report.side_serving import ServingComparison, compare_serving
 from pytest_vq.report.side_verdicts import Decision, decide_pair
 from pytest_vq.schema.side import Side, SideKind, SidePair
 from pytest_vq.schema.spec import CaseId
@@ -75,6 +76,7 @@ class SideComparison:
     metrics_of_a: tuple[str, ...]  # metrics that A alone has, of all pairs in common
     metrics_of_b: tuple[str, ...]
     aggregates: tuple[Aggregate, ...]
+    serving: tuple[ServingComparison, ...] = ()  # pairs under load, on which nothing is decided
 
     @property
     def regressed(self) -> tuple[PairComparison, ...]:
@@ -85,7 +87,8 @@ class SideComparison:
 def compare_two(a: Side, b: Side) -> SideComparison:
     """Side ``b`` against side ``a``. Raises ResultsError where they have no pair in common."""
     matches, only_a, only_b = match_sides(a, b)
-    if not matches:
+    serving = compare_serving(a, b)
+    if not matches and not any(one.is_common for one in serving):
         raise ResultsError(plain(f"no pair in common: {_holds(a)}; {_holds(b)}"))
     noise = learn_noise([pair.entry for pair in a.pairs if pair.entry is not None])
     measured = _metrics_of(a, b)
@@ -116,6 +119,7 @@ def compare_two(a: Side, b: Side) -> SideComparison:
         metrics_of_a=tuple(m.name for m in lonely if any(_has(mine, m) for mine, _ in matches)),
         metrics_of_b=tuple(m.name for m in lonely if any(_has(theirs, m) for _, theirs in matches)),
         aggregates=tuple(_aggregates(pairs, shared)),
+        serving=serving,
     )
 
 
@@ -131,6 +135,7 @@ def _metrics_of(a: Side, b: Side) -> list[Metric]:
 
 def _holds(side: Side) -> str:
     names = [name_of(pair, side) for pair in ordered(side.pairs)]
+    names += [f"{served.case_id} ({served.figures.scenario})" for served in side.serving]
     held = f"{count(len(names), 'pair')}: {listed(names, _NAMED)}" if names else "nothing"
     return f"{side.label} ({side.name}) holds {held}"
 

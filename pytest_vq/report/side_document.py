@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from pytest_vq.gate.policy import DEFAULT
+from pytest_vq.report.document_blocks import NOT_MEASURED, Block, Heading, Lines, Table
 from pytest_vq.report.scheme_notes import scheme_notes
 from pytest_vq.report.side_by_side import Aggregate, PairComparison, SideComparison
 from pytest_vq.report.side_metrics import IntervalKind, MetricComparison, ratio
+from pytest_vq.report.side_serving_document import blocks_of_serving
 from pytest_vq.schema.side import Side
 from pytest_vq.schema.verdict import Status
 from pytest_vq.wording import count
 
-NOT_MEASURED = "not measured"
 NOT_RECORDED = "not recorded"
 WITHIN = "within"
 _WITHIN_LEGEND = (
@@ -26,39 +26,22 @@ _WITHIN_LEGEND = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """The title of what follows."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """Sentences, a line each."""
-
-    lines: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Rows under headers; ``align`` is left or right, a word a column."""
-
-    headers: tuple[str, ...]
-    align: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-Block = Heading | Lines | Table
-
-
 def blocks_of(comparisons: Sequence[SideComparison], *, only_regressed: bool = False) -> list[Block]:
     """The document of one or more sides against one and the same side A."""
     sides = [comparisons[0].a, *(comparison.b for comparison in comparisons)]
     blocks: list[Block] = [*_failing(comparisons), *_sides(sides)]
     for comparison in comparisons:
-        blocks += _comparison(comparison, only_regressed)
+        labels = comparison.a.label, comparison.b.label
+        blocks += _comparison(comparison, only_regressed) if comparison.pairs else [*_alone(comparison)]
+        blocks += [] if only_regressed else blocks_of_serving(labels, comparison.serving)
     return blocks
+
+
+def _alone(comparison: SideComparison) -> Iterator[Block]:
+    """What is said where the sides have only pairs under load in common."""
+    missing = tuple(_missing(comparison))
+    if missing:
+        yield Lines(("no pair by itself in common", *missing))
 
 
 def _failing(comparisons: Sequence[SideComparison]) -> Iterator[Block]:
@@ -70,7 +53,7 @@ def _failing(comparisons: Sequence[SideComparison]) -> Iterator[Block]:
 
 
 def _sides(sides: Sequence[Side]) -> Iterator[Block]:
-    yield Lines(tuple(f"{side.label}: {side.name} ({side.kind}), {count(len(side.pairs), 'pair')}" for side in sides))
+    yield Lines(tuple(f"{side.label}: {side.name} ({side.kind}), {_held(side)}" for side in sides))
     faults = [f"known fault of {side.label}: {fault}" for side in sides for fault in side.faults]
     if faults:
         yield Lines(tuple(faults))
@@ -84,6 +67,10 @@ def _sides(sides: Sequence[Side]) -> Iterator[Block]:
     untold = {side.label: [n for n in names if n not in told and n not in side.facts] for side in sides}
     if any(untold.values()):
         yield Lines(tuple(f"{NOT_RECORDED} in {label}: {', '.join(them)}" for label, them in untold.items() if them))
+
+
+def _held(side: Side) -> str:
+    return count(len(side.pairs), "pair") + (f" and {len(side.serving)} under load" if side.serving else "")
 
 
 def differing_facts(sides: Sequence[Side]) -> list[str]:

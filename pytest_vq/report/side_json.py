@@ -9,6 +9,7 @@ from typing import Any
 from pytest_vq.report.side_by_side import Aggregate, PairComparison, SideComparison
 from pytest_vq.report.side_document import differing_facts
 from pytest_vq.report.side_metrics import MetricComparison
+from pytest_vq.report.side_serving_document import serving_json
 from pytest_vq.schema.side import Side
 
 SCHEMA_VERSION = 1
@@ -26,6 +27,7 @@ def to_json(comparisons: Sequence[SideComparison], *, only_regressed: bool = Fal
         "differing_facts": differing_facts(sides),
         "regressed": [_named(c, pair) for c in comparisons for pair in c.regressed],
         "pairs": [_pair(c, p) for c in comparisons for p in (c.regressed if only_regressed else c.pairs)],
+        "under_load": [] if only_regressed else [one for c in comparisons for one in _serving(c)],
         "only_in": [entry for c in comparisons for entry in _only_in(c)],
         "aggregates": [_aggregate(c, aggregate) for c in comparisons for aggregate in c.aggregates],
     }
@@ -39,9 +41,14 @@ def _side(side: Side) -> dict[str, Any]:
         "kind": side.kind,
         "facts": dict(side.facts),
         "pairs": len(side.pairs),
+        "under_load": len(side.serving),
         "failures": list(side.failures),
         "faults": list(side.faults),
     }
+
+
+def _serving(comparison: SideComparison) -> list[dict[str, Any]]:
+    return serving_json((comparison.a.label, comparison.b.label), comparison.serving)
 
 
 def _named(comparison: SideComparison, pair: PairComparison) -> dict[str, str]:

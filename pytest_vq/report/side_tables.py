@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from pytest_vq.report.document_blocks import Block, Heading, Lines, Table
 from pytest_vq.report.escaping import markdown, plain
-from pytest_vq.report.side_document import Block, Heading, Lines, Table
 from pytest_vq.report.text import plain_table
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from pytest_vq.report import facts
+from pytest_vq.report import facts, report_serving
 from pytest_vq.report.chart_data import ordered_pairs
+from pytest_vq.report.document_blocks import Lines, Table
 from pytest_vq.report.next_command import measure_again, record_baselines, show_baselines
 from pytest_vq.report.pareto import STANDING_WORDS, standings_of
 from pytest_vq.report.report_blocks import Command, Paragraph, Picture, ReportBlock, Section, report_markdown
@@ -19,7 +20,7 @@ from pytest_vq.report.report_models import (
     preparation_table,
 )
 from pytest_vq.report.scheme_notes import notes_on
-from pytest_vq.report.side_document import Lines, Table
+from pytest_vq.report.serving_rows import ordered_serving
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.spec import CaseId
 from pytest_vq.schema.verdict import Status
@@ -42,13 +43,15 @@ _NO_VERDICT = (Status.INCOMPARABLE, Status.NO_BASELINE)
 def study_report(results: Results, explained: Mapping[CaseId, Explained] | None = None) -> bytes:
     """``report.md`` of a run; ``explained`` says what changed inside the pairs that FAIL."""
     pairs, callables = ordered_pairs(results.records), callables_in(results.records)
-    records = [*pairs, *callables]
+    served = ordered_serving(results.records)
+    alone, records = [*pairs, *callables], [*pairs, *served, *callables]
     blocks = [
         *_headline(results, records, explained or {}),
         *_failures(results),
         *(_about_pairs(results, pairs) if pairs else ()),
+        *(_about_serving(served) if served else ()),
         *(_about_callables(callables) if callables else ()),
-        *_launches(results, records),
+        *(_launches(results, alone) if alone else ()),
         *_undecided(results, records),
         *_method(records),
         *_facts(results, records),
@@ -94,6 +97,25 @@ def _about_callables(callables: Sequence[Record]) -> Iterator[ReportBlock]:
         "Code of tests' own, each compared with its own baseline alone. Peak memory is what one call took beyond what "
         "was there before it."
     )
+
+
+def _about_serving(served: Sequence[Record]) -> Iterator[ReportBlock]:
+    yield Section("Serving")
+    yield report_serving.figures_table(served)
+    yield Lines(report_serving.introduction(served))
+    if claims := report_serving.claims(served):
+        yield Section("What the bounds come to", level=3)
+        yield Lines(claims)
+    if short := report_serving.shortfalls(served):
+        yield Section("Requests that were not answered", level=3)
+        yield Lines(short)
+    for title, table in (
+        ("Batches by size", report_serving.sweep_table(served)),
+        ("What the fallback costs", report_serving.fallback_table(served)),
+    ):
+        if table.rows:
+            yield Section(title, level=3)
+            yield table
 
 
 def _by_category(results: Results, records: Sequence[Record]) -> Iterator[ReportBlock]:
@@ -149,7 +171,7 @@ def _undecided(results: Results, records: Sequence[Record]) -> Iterator[ReportBl
         them = [record for record in records if record.verdict == verdict.name]
         if verdict.name == Status.INCOMPARABLE:
             yield from _how_their_baselines_were_measured(results, them)
-        for kind in (ordered_pairs(them), callables_in(them)):
+        for kind in (ordered_pairs(them), ordered_serving(them), callables_in(them)):
             if kind:
                 yield Command(record_baselines(kind, results.options))
     if not open_pairs and not told:
@@ -168,10 +190,23 @@ def _how_their_baselines_were_measured(results: Results, records: Sequence[Recor
 
 def _method(records: Sequence[Record]) -> Iterator[ReportBlock]:
     yield Section("How it was measured")
+    if any(record.setup.serving is not None for record in records):
+        yield Paragraph(f"{report_serving.METHOD}.")
+    yield from _method_alone([record for record in records if record.setup.serving is None])
+    if any(record.setup.weights == "random" for record in records):
+        yield Paragraph(
+            "Weights are random where the environment says so: times and memory are those of trained ones, the "
+            "fidelity is not."
+        )
+
+
+def _method_alone(records: Sequence[Record]) -> Iterator[ReportBlock]:
+    """Of pairs and callables by themselves."""
     protocols = dict.fromkeys(record.setup.protocol for record in records)
     timed = "; ".join(f"{name} protocol: {_PROTOCOLS.get(name, 'as its name says')}" for name in protocols)
-    if all(record.setup.is_callable for record in records):
-        yield Paragraph(f"The latency is the median time of one call, {timed}. An empty cell was not measured.")
+    if not any(record.setup.is_pair for record in records):
+        if records:
+            yield Paragraph(f"The latency is the median time of one call, {timed}. An empty cell was not measured.")
         return
     yield Paragraph(
         f"The latency is the median time of one request, {timed}. The speedup is FP32's time divided by the scheme's, "
@@ -180,11 +215,6 @@ def _method(records: Sequence[Record]) -> Iterator[ReportBlock]:
         "to quantization noise against FP32 of the same weights on the same inputs, and on labelled images the share "
         "answered right. An empty cell was not measured."
     )
-    if any(record.setup.weights == "random" for record in records):
-        yield Paragraph(
-            "Weights are random where the environment says so: times and memory are those of trained ones, the "
-            "fidelity is not."
-        )
 
 
 def _facts(results: Results, records: Sequence[Record]) -> Iterator[ReportBlock]:
@@ -193,7 +223,8 @@ def _facts(results: Results, records: Sequence[Record]) -> Iterator[ReportBlock]
     yield Table(("what", "value"), ("left", "left"), tuple((fact.name, fact.value) for fact in where))
     if not all(record.setup.is_callable for record in records):
         yield Section("Coverage")
-        covered = coverage_table(records)
+        pairs = [record for record in records if record.setup.is_pair]
+        covered = coverage_table(pairs or records)  # where a pair has a row of its own, that one says it
         yield covered if covered.rows else Paragraph("No scheme of this run replaces layers.")
     notes = facts.notes(records)
     if notes:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from pytest_vq.report.scheme_notes import notes_on
 from pytest_vq.report.scheme_order import setup_place
-from pytest_vq.report.text import plain_table
+from pytest_vq.report.serving_rows import LEGEND, serving_rows, terms_in_words
+from pytest_vq.report.text import narrow_table, plain_table
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.verdict import Status
 from pytest_vq.wording import figure
@@ -39,7 +40,22 @@ def reasons(records: Sequence[Record]) -> list[tuple[str, dict[str, bool]]]:
 
 
 def records_table(records: Sequence[Record]) -> str:
-    """``records`` as a plain text table, a line a pair, each model named once; what its marks mean stands below."""
+    """``records`` as a plain text table, a line a pair, each model named once; what its marks mean stands below.
+
+    Pairs under load have a table of their own below that one.
+    """
+    others = [record for record in records if record.setup.serving is None]
+    served = [record for record in records if record.setup.serving is not None]
+    tables = [_table(others)] if others or not served else []
+    return "\n\n".join([*tables, _serving_table(served)] if served else tables)
+
+
+def _serving_table(records: Sequence[Record]) -> str:
+    found = serving_rows(records)
+    return "\n".join([*terms_in_words(records), narrow_table(found.rows, found.titles, found.align), *LEGEND])
+
+
+def _table(records: Sequence[Record]) -> str:
     shown = _columns_of(records)
     ordered = sorted(records, key=lambda r: (_first_seen(records, r), r.setup.batch, setup_place(r.setup)))
     rows: list[list[str]] = []

@@ -15,6 +15,11 @@ from pytest_vq.schema.served import BatchTime
 SERVER, OFFLINE = "Server", "Offline"
 VIOLATIONS, OFFLINE_RATE = "violation rate", "Offline rate"  # metrics of a serving row's verdict
 
+# Beyond these no row shows that its bound is kept: so few independent batches carry no answer, and in so short a run
+# nobody sees how long queues grow.
+MOST_INFLATION = 20.0
+MOST_UTILISATION = 0.8
+
 
 @dataclass(frozen=True, slots=True)
 class ServingTerms:
@@ -51,6 +56,11 @@ class ServingTerms:
     def has_rate(self) -> bool:
         """True where queries come at a rate, whether or not the service keeps up."""
         return self.scenario == SERVER
+
+    @property
+    def allowed_rate(self) -> float:
+        """The share of requests that may miss the bound."""
+        return round((100 - self.percentile) / 100, 9)
 
     @property
     def words(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pytest_vq.schema.estimates import Anchor, Entry, Estimates
+from pytest_vq.schema.serving import ServingFigures
 from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.spec import FP32, CaseId
 
@@ -62,6 +63,15 @@ class SidePair:
 
 
 @dataclass(frozen=True, slots=True)
+class SideServing:
+    """One pair under load on one side."""
+
+    case_id: CaseId
+    setup: Setup
+    figures: ServingFigures  # of baselines those that are stored: no bounds on the share of late requests
+
+
+@dataclass(frozen=True, slots=True)
 class Side:
     """Everything that one side holds."""
 
@@ -72,6 +82,7 @@ class Side:
     pairs: tuple[SidePair, ...]
     failures: tuple[str, ...] = ()  # pairs that it could not measure, each with the error's class
     faults: tuple[str, ...] = ()  # what is known to be wrong with its figures
+    serving: tuple[SideServing, ...] = ()  # pairs under load, which are none of its ``pairs``
 
 
 def entry_of(setup: Setup, processes: Sequence[Estimates], reason: str) -> Entry:

@@ -14,6 +14,7 @@ from pytest_vq.files import Content, write_together
 from pytest_vq.schema.figures import ACCELERATOR_RESOLUTION_BYTES, CPU_RESOLUTION_BYTES, memory_reduction
 from pytest_vq.schema.outcome import Failure
 from pytest_vq.schema.record import Environment
+from pytest_vq.schema.setup import Setup
 from pytest_vq.schema.shard import Shard
 from pytest_vq.schema.verdict import Status
 from pytest_vq.store.csv_table import head_line
@@ -43,7 +44,7 @@ class MergedRow:
 
     id: str
     verdict: Status | None
-    is_callable: bool
+    setup: Setup
     study: Pieces
     table: bytes
 
@@ -93,10 +94,10 @@ class Merge:
         for pair, row, text, table in taken:
             if row.setup.is_reference:
                 self._fp32_peaks[row.model, row.setup.batch] = row.peak_memory_bytes
-            elif row.memory_reduction is None and row.peak_memory_bytes is not None:
+            elif row.setup.is_pair and row.memory_reduction is None and row.peak_memory_bytes is not None:
                 self._lacking[len(self.rows)] = row, part.environments[row.environment]
             study = with_environment(text, row.environment, places[row.environment])
-            self.rows.append(MergedRow(pair, row.verdict, row.setup.is_callable, study, table))
+            self.rows.append(MergedRow(pair, row.verdict, row.setup, study, table))
         self._samples += samples_lines(part.directory, dict(zip(cases, ids, strict=True)))
         failed = [pair for pair, row in zip(ids, part.rows, strict=True) if row.verdict is Status.FAIL]
         self._explained |= explained_files(part.directory, failed)

@@ -26,6 +26,7 @@ from pytest_vq.store.selection_file import read_selection
 
 _ENVIRONMENT = b'"environment":'  # a key of each row; in a text its quotes would be escaped
 _HEAD_END = b',"samples":'  # in a line of samples: before it stands what identifies the pair
+_SERVED_END = b',"serving":true}\n'  # of a line whose pair was under load; in a text its quotes would be escaped
 _cells = itemgetter(*COLUMNS)
 
 Pieces = tuple[bytes | memoryview, ...]  # of a row's text
@@ -192,11 +193,12 @@ def samples_lines(directory: Path, cases: Mapping[CaseId, str]) -> Iterator[tupl
         raise ResultsError(f"cannot read samples from {path}: {error.strerror or error}") from error
     encode, view, start = msgspec.json.encode, memoryview(data), 0
     heads = {
-        encode({"model": case.model, "scheme": case.scheme, "batch": case.batch})[:-1]: pair
+        (encode({"model": case.model, "scheme": case.scheme, "batch": case.batch})[:-1], case.serving): pair
         for case, pair in cases.items()
     }
     while end := data.find(b"\n", start) + 1:
-        pair = heads.get(data[start : data.find(_HEAD_END, start, end)])
+        is_served = data.endswith(_SERVED_END, start, end)
+        pair = heads.get((data[start : data.find(_HEAD_END, start, end)], is_served))
         if pair is None:
             try:
                 pair = cases.get(msgspec.json.decode(view[start:end], type=SamplesLine).case_id)

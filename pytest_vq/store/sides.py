@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
 
 from pytest_vq.catalog.models import all_models
 from pytest_vq.errors import BaselineError
 from pytest_vq.schema.estimates import Entry, Estimates
+from pytest_vq.schema.serving import ServingFigures
 from pytest_vq.schema.setup import Setup
-from pytest_vq.schema.side import Side, SideKind, SidePair, entry_of
+from pytest_vq.schema.side import Side, SideKind, SidePair, SideServing, entry_of
 from pytest_vq.schema.spec import CALLABLE, CaseId, ModelSpec
 from pytest_vq.store.baseline_format import baseline_files
 from pytest_vq.store.baselines import BaselineStore
@@ -50,11 +52,14 @@ def _find_baselines(path: Path) -> tuple[BaselineStore, str] | None:
 
 
 def _run_side(results: Results, name: str, label: str) -> Side:
-    pairs = _run_pairs(results.rows, name)
+    everything = _run_pairs(results.rows, name)
     device = _values(row.environment.device_slug for row in results.rows)
-    facts = {"device": device} | _facts(pairs) | ({} if results.complete else {"run": "interrupted"})
+    facts = {"device": device} | _facts(everything) | ({} if results.complete else {"run": "interrupted"})
     failures = tuple(f"{failure.id} ({failure.error})" for failure in results.failures)
-    return Side(label, name, SideKind.RUN, facts, pairs, failures)
+    # Of a pair that was put under load twice in the same way, the last row counts.
+    last = {(record.case_id, record.setup): record.serving for record in results.records if record.setup.serving}
+    served = tuple(SideServing(*key, figures) for key, figures in last.items())
+    return Side(label, name, SideKind.RUN, facts, _alone(everything), failures, serving=served)
 
 
 def _run_pairs(rows: Iterable[Row], name: str) -> tuple[SidePair, ...]:
@@ -70,12 +75,48 @@ def _run_pairs(rows: Iterable[Row], name: str) -> tuple[SidePair, ...]:
 
 def _baselines_side(store: BaselineStore, device: str, name: str, label: str) -> Side:
     known = all_models()
-    pairs = tuple(
+    everything = tuple(
         SidePair.of(_case_id(model, entry), _category(known.get(model), entry.setup), entry)
         for model, entries in store.all_entries(device).items()
         for entry in entries
     )
-    return Side(label, name, SideKind.BASELINES, {"device": device} | _facts(pairs), pairs)
+    served = tuple(_stored_serving(pair.case_id, pair.entry) for pair in everything if pair.entry and _is_served(pair))
+    facts = {"device": device} | _facts(everything)
+    return Side(label, name, SideKind.BASELINES, facts, _alone(everything), serving=served)
+
+
+def _alone(pairs: Iterable[SidePair]) -> tuple[SidePair, ...]:
+    """Those that were not put under load."""
+    return tuple(pair for pair in pairs if not _is_served(pair))
+
+
+def _is_served(pair: SidePair) -> bool:
+    return pair.setup is not None and pair.setup.serving is not None
+
+
+def _stored_serving(case_id: CaseId, entry: Entry) -> SideServing:
+    """What the processes of a baseline come to, of those that were sent the rate that the last one was."""
+    taken = [process.serving for process in entry.processes if process.serving is not None]
+    same = [one for one in taken if one.target_qps == taken[-1].target_qps]
+    searched = [one for one in taken if one.max_qps_low is not None]
+    requests, late = sum(one.requests for one in same), sum(one.late for one in same)
+    figures = ServingFigures(
+        scenario=None if entry.setup.serving is None else entry.setup.serving.scenario,
+        target_qps=taken[-1].target_qps if taken else None,
+        max_qps_low=searched[-1].max_qps_low if searched else None,
+        max_qps_high=searched[-1].max_qps_high if searched else None,
+        offline_qps=_median(one.offline_qps for one in same),
+        p995_ms=_median(one.p995_ms for one in same),
+        violation_rate=late / requests if requests else None,
+        late_requests=late,
+        load_processes=len(same),
+    )
+    return SideServing(case_id, entry.setup, figures)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 def _category(model: ModelSpec | None, setup: Setup) -> str | None:

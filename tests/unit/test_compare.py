@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import ENVIRONMENT, HOSTILE, MIB, make_outcome, make_record, make_setup
+from factories import (
+    ENVIRONMENT,
+    HOSTILE,
+    MIB,
+    SERVING_TERMS,
+    make_estimates,
+    make_outcome,
+    make_record,
+    make_serving_record,
+    make_setup,
+)
 from scipy.stats import t
 
 from pytest_vq.cli.main import main
@@ -19,6 +29,7 @@ from pytest_vq.report.side_metrics import METRICS, compare_metric, welch_half_wi
 from pytest_vq.schema.estimates import Entry, Estimates
 from pytest_vq.schema.outcome import Failure
 from pytest_vq.schema.record import Environment, Record
+from pytest_vq.schema.serving import ServingEstimates
 from pytest_vq.schema.side import SidePair, entry_of
 from pytest_vq.store.baselines import BaselineStore
 from pytest_vq.store.results_writer import ResultsWriter
@@ -60,6 +71,8 @@ def slower(one: Record, factor: float) -> Record:
 
 def processes(one: Record, number: int, environment: Environment = GPU) -> tuple[Estimates, ...]:
     """The estimates of ``number`` processes that measured ``one``."""
+    if one.setup.serving is not None:  # of which no time is compared
+        return (Estimates.of(one, environment),)
     return tuple(Estimates.of(slower(one, factor), environment) for factor in JITTER[:number])
 
 
@@ -720,3 +733,115 @@ assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+# Pairs under load.
+
+
+def served(model: str = "net", **columns: Any) -> Record:
+    terms = columns.pop("terms", SERVING_TERMS)
+    setup = make_setup("int8", threads=None, protocol="load", serving=terms)
+    return make_serving_record(model, terms=terms, **({"setup": setup} | columns))
+
+
+LATER = {
+    "violation_low": 0.006,
+    "violation_rate": 0.008,
+    "violation_high": 0.01,
+    "p995_ms": 12.0,
+    "max_qps_high": 230.0,
+}
+
+
+def under_load(out: str) -> list[str]:
+    """The lines of that section, without what stands between columns."""
+    found = out.split("Under load: B against A\n", 1)[1]
+    return [" | ".join(cell.strip() for cell in line.split("  ") if cell.strip()) for line in found.splitlines()]
+
+
+def test_pairs_under_load_stand_side_by_side_and_apart(compare: Run, tmp_path: Path) -> None:
+    write(tmp_path / "a", record(), served())
+    write(tmp_path / "b", record(), served(**LATER))
+    code, out, _ = compare("a", "b")
+    assert code == 0
+    assert under_load(out)[4:9] == [
+        "net-int8-serving (Server) | rate sent | 200/s | 200/s",
+        "late | 0.1 % late (0.05 % … 0.2 %) | 0.8 % late (0.6 % … 1 %)",
+        "p99.5 | 8.00 ms | 12.0 ms",
+        "highest rate | 222 … 240 | 222 … 230",
+        "offline rate | 400/s | 400/s",
+    ]
+    assert "serving" not in out.split("Under load: B against A")[0]
+    assert "1 pair in common" in out
+    assert "1 pair and 1 under load" in out
+
+
+def test_sides_with_pairs_under_load_alone_are_compared(compare: Run, tmp_path: Path) -> None:
+    write(tmp_path / "a", record(), served())
+    write(tmp_path / "b", served())
+    code, out, _ = compare("a", "b")
+    assert code == 0
+    assert "only A measured 1 pair: net-int8\n" in out
+    assert "Geometric mean" not in out
+
+
+def test_a_pair_and_itself_under_load_have_nothing_in_common(compare: Run, tmp_path: Path) -> None:
+    write(tmp_path / "a", record())
+    write(tmp_path / "b", served())
+    code, _, err = compare("a", "b")
+    assert code == 1
+    assert "B (b) holds 1 pair: net-int8-serving (Server)" in err
+
+
+def test_each_scenario_stands_beside_its_own(compare: Run, tmp_path: Path) -> None:
+    offline = served(terms=replace(SERVING_TERMS, scenario="Offline"), target_qps=None, offline_qps=333.0)
+    write(tmp_path / "a", offline, served())
+    write(tmp_path / "b", served(), offline)
+    _, out, _ = compare("a", "b")
+    assert [line for line in under_load(out) if line.startswith("offline rate")] == [
+        "offline rate | 333/s | 333/s",
+        "offline rate | 400/s | 400/s",
+    ]
+
+
+def test_what_was_served_otherwise_says_so(compare: Run, tmp_path: Path) -> None:
+    write(tmp_path / "a", served())
+    write(tmp_path / "b", served(terms=replace(SERVING_TERMS, latency_bound_ms=20.0)))
+    _, out, _ = compare("a", "b")
+    assert "net-int8-serving was not served alike: latency_bound_ms 10.0 → 20.0" in out
+
+
+def test_baselines_of_pairs_under_load_have_what_they_store(compare: Run, tmp_path: Path) -> None:
+    for number, late in enumerate((10, 30)):
+        serving = ServingEstimates(10_000, late, 200.0, 8.0 + number, 400.0)
+        estimates = make_estimates(serving=serving, date_utc=f"2026-01-0{number + 1}T00:00:00Z")
+        BaselineStore(tmp_path / "baselines").append(GPU.device_slug, "A GPU", [("net", served().setup, estimates)])
+    write(tmp_path / "b", served())
+    _, out, _ = compare("baselines", "b")
+    assert "late | 0.2 % late | 0.1 % late (0.05 % … 0.2 %)" in under_load(out)
+    assert "p99.5 | 8.50 ms | 8.00 ms" in under_load(out)
+    assert "baselines store no bounds on the share of late requests" in out
+
+
+def test_json_has_pairs_under_load(compare: Run, tmp_path: Path) -> None:
+    write(tmp_path / "a", record(), served())
+    write(tmp_path / "b", record(), served("vit"))
+    found = json.loads(compare("a", "b", "--format", "json")[1])
+    rates = {one["pair"]: [one[side] and one[side]["target_qps"] for side in "ab"] for one in found["under_load"]}
+    assert rates == {"net-int8-serving": [200.0, None], "vit-int8-serving": [None, 200.0]}
+    assert [pair["pair"] for pair in found["pairs"]] == ["net-int8"]
+
+
+def test_markdown_has_a_table_of_pairs_under_load(compare: Run, tmp_path: Path) -> None:
+    write(tmp_path / "a", served())
+    write(tmp_path / "b", served())
+    _, out, _ = compare("a", "b", "--format", "markdown")
+    assert "| net-int8-serving (Server) | rate sent | 200/s | 200/s |" in out
+
+
+def test_two_scenarios_are_not_compared_with_one_another(compare: Run, tmp_path: Path) -> None:
+    write(tmp_path / "a", served())
+    write(tmp_path / "b", served(terms=replace(SERVING_TERMS, scenario="Offline"), target_qps=None))
+    code, _, err = compare("a", "b")
+    assert code == 1
+    assert "no pair in common" in err

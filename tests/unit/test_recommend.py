@@ -5,11 +5,23 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import ENVIRONMENT, HOSTILE, MIB, alter, make_outcome, make_record, make_samples, make_setup
+from factories import (
+    ENVIRONMENT,
+    HOSTILE,
+    MIB,
+    SERVING_TERMS,
+    alter,
+    make_outcome,
+    make_record,
+    make_samples,
+    make_serving_record,
+    make_setup,
+)
 
 from pytest_vq.cli.main import main
 from pytest_vq.cli.recommend_command import size_in_bytes
@@ -185,6 +197,109 @@ def test_the_cloud_needs_598_samples(found: Found, tmp_path: Path, samples: int,
     cloud = found("--scenario", "cloud")
     assert cloud["constraints"][0]["text"] == "p99.5 latency < 10 ms"
     assert answers(cloud) == {"net-int8": answer}
+
+
+def served(model: str = "net", precision: str = "int8", **columns: Any) -> Record:
+    """A row of `record`'s pair under load."""
+    terms = columns.pop("terms", SERVING_TERMS)
+    setup = make_setup(precision, threads=None, protocol="load", serving=terms)
+    return make_serving_record(model, precision, terms=terms, **({"setup": setup} | columns))
+
+
+MISSED = {"violation_low": 0.006, "violation_rate": 0.008, "violation_high": 0.01, "p995_ms": 12.0}
+
+
+@pytest.mark.parametrize(
+    ("columns", "answer"),
+    [
+        ({}, "yes"),
+        (MISSED, "no"),
+        ({"violation_high": 0.006}, "undecided"),
+        ({"utilisation": 0.9}, "undecided"),
+        ({"terms": replace(SERVING_TERMS, latency_bound_ms=5.0)}, "yes"),
+        ({"terms": replace(SERVING_TERMS, latency_bound_ms=5.0), **MISSED}, "not measured"),
+        ({"terms": replace(SERVING_TERMS, latency_bound_ms=20.0)}, "not measured"),
+        ({"terms": replace(SERVING_TERMS, latency_bound_ms=20.0), **MISSED}, "no"),
+    ],
+)
+def test_the_cloud_is_answered_from_rows_under_load(
+    found: Found, tmp_path: Path, columns: dict[str, Any], answer: str
+) -> None:
+    write(tmp_path / "run", record(), served(**columns), times_ms=[5.0] * 600)
+    cloud = found("--scenario", "cloud")
+    assert cloud["constraints"][0]["text"] == "p99.5 latency < 10 ms under load"
+    assert answers(cloud) == {"net-int8": answer}
+    assert [row["holds"] for row in cloud["under_load"]] == [answer]
+    assert cloud["qualified"] == (["net-int8"] if answer == "yes" else [])
+
+
+def test_a_pair_that_was_not_put_under_load_does_not_hold_the_cloud(
+    recommend: Run, found: Found, tmp_path: Path
+) -> None:
+    write(tmp_path / "run", record("deit-tiny-patch16-224"), record(), served(), times_ms=[5.0] * 600)
+    cloud = found("--scenario", "cloud")
+    assert answers(cloud) == {"deit-tiny-patch16-224-int8": "not measured", "net-int8": "yes"}
+    _, out, _ = recommend("--scenario", "cloud")
+    command = "pytest bench/test_serving.py --vq-models=deit-tiny-patch16-224 --vq-precisions=int8"
+    assert line_of(out, "were not asked").endswith(command)
+
+
+def test_rows_under_load_alone_answer_the_cloud(recommend: Run, found: Found, tmp_path: Path) -> None:
+    write(tmp_path / "run", served(target_qps=180.0), served("vit"), served("slow", **MISSED))
+    code, out, _ = recommend("--scenario", "cloud")
+    assert code == 0
+    assert "highest confirmed rate: vit-int8, 200 queries/s" in out
+    assert "Pareto" not in out
+    assert found("--scenario", "cloud")["qualified"] == ["vit-int8", "net-int8"]
+
+
+def test_rows_under_load_that_miss_the_bound_are_the_nearest_misses(recommend: Run, tmp_path: Path) -> None:
+    write(tmp_path / "run", served(**MISSED))
+    code, out, _ = recommend("--scenario", "cloud")
+    assert code == 3
+    assert "nearest: net-int8-serving (Server), above by 2.00 ms (20 %)" in out
+
+
+def test_other_limits_of_a_row_under_load_are_asked_of_its_pair(found: Found, tmp_path: Path) -> None:
+    write(tmp_path / "run", record(sqnr_db=20.0), served(), served("vit"))
+    rows = found("--scenario", "cloud", "--min-sqnr-db", "25")["under_load"]
+    assert {row["pair"]: row["holds"] for row in rows} == {"net-int8": "no", "vit-int8": "not measured"}
+
+
+def test_rows_under_load_alone_answer_nothing_else(recommend: Run, tmp_path: Path) -> None:
+    write(tmp_path / "run", served())
+    code, _, err = recommend("--scenario", "real-time")
+    assert code == 1
+    assert "only pairs under load were measured" in err
+
+
+def test_without_rows_under_load_the_cloud_says_what_it_is_judged_by(recommend: Run, tmp_path: Path) -> None:
+    write(tmp_path / "run", record("deit-tiny-patch16-224"), times_ms=[5.0] * 600)
+    code, out, _ = recommend("--scenario", "cloud")
+    assert code == 0
+    command = "pytest bench/test_serving.py --vq-models=deit-tiny-patch16-224 --vq-precisions=int8"
+    assert line_of(out, "judged from single requests").endswith(command)
+    assert "judged from single requests" not in recommend("--scenario", "real-time")[1]
+
+
+def test_single_requests_are_asked_elsewhere_whatever_was_served(found: Found, tmp_path: Path) -> None:
+    write(tmp_path / "run", record(), served(**MISSED), times_ms=[5.0] * 600)
+    assert answers(found("--p99-ms", "10")) == {"net-int8": "yes"}
+
+
+def test_a_request_costs_by_the_confirmed_rate_with_the_bracket_as_range(
+    recommend: Run, found: Found, tmp_path: Path
+) -> None:
+    write(tmp_path / "run", served(max_qps_low=250.0, max_qps_high=500.0), served("slow", **MISSED))
+    argv = ("--scenario", "cloud", "--gpu-hour-cost", "1.8", "--load", "401")
+    rows = {row["pair"]: row for row in found(*argv)["under_load"]}
+    by_rate = [rows["net-int8"][f"cost_per_million_{name}"] for name in ("requests", "low", "high")]
+    assert by_rate == pytest.approx([2.5, 1.0, 2.0])
+    assert rows["net-int8"]["instances"] == 3
+    assert rows["slow-int8"]["cost_per_million_requests"] is None
+    costs = section_of(recommend(*argv)[1], "What it costs under load")
+    (row,) = [line for line in costs.splitlines() if line.startswith("net-int8-serving")]
+    assert [cell.strip() for cell in row.split("  ") if cell.strip()][1:] == ["200/s", "2.5", "1 … 2", "3"]
 
 
 def test_a_median_above_the_limit_needs_no_percentile(recommend: Run, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from pytest_vq.report import facts
+from pytest_vq.report import facts, report_serving
 from pytest_vq.report.chart_data import ordered_pairs
 from pytest_vq.report.escaping import plain
 from pytest_vq.report.page import page_history, page_strips
@@ -17,6 +17,7 @@ from pytest_vq.report.page.page_rows import page_table
 from pytest_vq.report.pareto import STANDING_WORDS, standings_of
 from pytest_vq.report.report_callables import callables_in, rows_in_words
 from pytest_vq.report.scheme_notes import notes_on
+from pytest_vq.report.serving_rows import ordered_serving
 from pytest_vq.schema.record import Record
 from pytest_vq.schema.side import Side
 from pytest_vq.schema.spec import CaseId
@@ -46,7 +47,7 @@ def render_page(
     from markupsafe import Markup
 
     pairs, standings = ordered_pairs(results.records), standings_of(results.rows)
-    records = [*pairs, *callables_in(results.records)]
+    alone, served = [*pairs, *callables_in(results.records)], ordered_serving(results.records)
     style, script = _asset("report.css"), _asset("report.js")
     page = (
         _environment()
@@ -56,10 +57,11 @@ def render_page(
             style=Markup(style),
             script=Markup(script),
             results=results,
-            **_content(records, results, history),
-            **_evidence(records, samples, explained or {}),
+            **_content([*alone, *served], results, history),
+            **_evidence([*alone, *served], samples, explained or {}),
+            **_serving(served),
             charts=chart_images(pairs, standings, figures or {}),
-            table=page_table(records, standings),
+            table=page_table(alone, standings),
         )
     )
     return page.encode()
@@ -70,16 +72,33 @@ def _content(records: Sequence[Record], results: Results, history: Sequence[Side
     return {
         "headline": facts.headline(records),
         "pairs": rows_in_words(records),
+        "listed": rows_in_words([record for record in records if record.setup.serving is None]),
         "counts": facts.verdict_counts(records),
         "told": facts.told_verdicts(records),
         "notes": facts.notes(records),
         "pareto_words": STANDING_WORDS,
         "scheme_notes": notes_on(records),
-        "trends": page_history.trends(records, results, history),
+        "trends": page_history.trends([r for r in records if r.setup.serving is None], results, history),
         "unused": page_history.unused(results, history),
         "has_history": bool(history),
         "spark": (page_history.WIDTH_PX, page_history.HEIGHT_PX),
         "facts": facts.environment_facts(results),
+    }
+
+
+def _serving(served: Sequence[Record]) -> dict[str, Any]:
+    """What the template says of pairs under load; nothing where there are none."""
+    tables = {
+        "Pairs under load": report_serving.figures_table(served),
+        "Batches by size": report_serving.sweep_table(served),
+        "What the fallback costs": report_serving.fallback_table(served),
+    }
+    return {
+        "served": {title: table for title, table in tables.items() if table.rows},
+        "served_how": report_serving.introduction(served),
+        "served_claims": report_serving.claims(served),
+        "served_short": report_serving.shortfalls(served),
+        "served_method": report_serving.METHOD,
     }
 
 
@@ -89,7 +108,7 @@ def _evidence(
     """What the template shows of single pairs beside their figures."""
     return {
         "failed": facts.failed_pairs(records, explained),
-        "groups": page_strips.strip_groups(records, samples),
+        "groups": page_strips.strip_groups([r for r in records if r.setup.serving is None], samples),
         "strip_width": page_strips.WIDTH_PX,
         "lane_height": page_strips.LANE_PX,
         "most_quantiles": page_strips.MOST_QUANTILES,
