@@ -112,7 +112,7 @@ class LoadEvidence:
     batch_sizes: Mapping[str, int] = field(default_factory=dict)  # executed batch's size, as text -> how many
     outcomes: Mapping[str, int] = field(default_factory=dict)  # "ok", "refused", "unanswered", or an error's class
     messages: Mapping[str, str] = field(default_factory=dict)  # outcome -> what the first error of it said
-    probes: Mapping[str, bool] = field(default_factory=dict)  # rate tried, as text -> whether it kept the bound
+    probes: Mapping[str, float] = field(default_factory=dict)  # rate tried, as text -> the share that was late
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,27 +6,36 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-_CLOSE = 1.1  # the bracket is narrow enough where its ends differ by this factor
+_CLOSE = 1.1  # the search ends where the next rate that is not surely kept is no farther than this factor
 _LEAST_SHARE = 1 / 64  # of the Offline rate: what does not carry that carries nothing worth a name
+# Of the share that may be late, what a rate that was tried for a few seconds may show to count as kept: of rates that
+# miss the bound by a little, the luckiest would be taken otherwise.
+_SURELY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Bracket:
     """Between which rates the highest lies that keeps the bound, in queries a second."""
 
-    low: float  # the highest rate tried that kept it; 0 where none did
+    low: float  # the highest rate tried that kept it, with room to spare; 0 where none did
     high: float  # the lowest that did not, or the Offline rate where all did
-    probes: Mapping[float, bool]  # rate -> whether it kept the bound
+    probes: Mapping[float, float]  # rate -> the share of its requests that were late
 
 
-def search_rate(keeps: Callable[[float], bool], offline_qps: float) -> Bracket:
-    """The bracket of the highest rate that ``keeps`` the bound, by halving ratios.
+def search_rate(late_share: Callable[[float], float], allowed: float, offline_qps: float) -> Bracket:
+    """The bracket of the highest rate at which no more than ``allowed`` of requests are late, by halving ratios.
 
-    A rate of ``offline_qps`` and more is not tried: more than it can do at once, no service can do for long.
+    ``late_share`` tries a rate. One of ``offline_qps`` and more is not tried: more than it can do at once, no service
+    can do for long.
     """
-    low, high, probes = 0.0, offline_qps, dict[float, bool]()
-    while high > low * _CLOSE and high > offline_qps * _LEAST_SHARE:
-        rate = math.sqrt(low * high) if low else high / 2
-        probes[rate] = keeps(rate)
-        low, high = (rate, high) if probes[rate] else (low, rate)
+    low, high, doubtful, probes = 0.0, offline_qps, offline_qps, dict[float, float]()
+    while doubtful > low * _CLOSE and doubtful > offline_qps * _LEAST_SHARE:
+        rate = math.sqrt(low * doubtful) if low else doubtful / 2
+        probes[rate] = share = late_share(rate)
+        if share > allowed:
+            high = rate
+        if share <= _SURELY * allowed:
+            low = rate
+        else:
+            doubtful = rate
     return Bracket(low, high, probes)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pytest_vq.errors import MeasurementError
 from pytest_vq.schema.figures import present
 from pytest_vq.schema.load_run import LoadPlan, LoadRun
-from pytest_vq.schema.serving import OFFLINE, SERVER, ServingTerms
+from pytest_vq.schema.serving import MOST_UTILISATION, OFFLINE, SERVER, ServingTerms
 from pytest_vq.serve.searching import Bracket, search_rate
 from pytest_vq.serve.tails import MOST_REQUESTS, PROCESSES, TailClaim, plan_requests
 
@@ -93,7 +93,7 @@ def rate_to_store(max_qps_low: float, offline_qps: float) -> float:
 
     It is below the highest by a margin for the search's own error, and never so high that nothing could be claimed.
     """
-    return min(STORED_SHARE * max_qps_low, TailClaim().most_utilisation * offline_qps)
+    return min(STORED_SHARE * max_qps_low, MOST_UTILISATION * offline_qps)
 
 
 def plan_of(
@@ -116,10 +116,10 @@ def claim_of(terms: ServingTerms) -> TailClaim:
     return TailClaim(percentile=terms.percentile)
 
 
-def keeps_bound(run: LoadRun) -> bool:
-    """Whether the requests of one run were late as seldom as they may be. A run that does not count kept nothing."""
+def late_share(run: LoadRun) -> float:
+    """The share of the requests of one run that were late; all of them where the run does not count."""
     late = run.violations()
-    return run.invalid is None and sum(late) <= (100 - run.plan.percentile) / 100 * len(late)
+    return 1.0 if run.invalid is not None else sum(late) / len(late)
 
 
 def _search(wanted: Wanted, runs: Runs, alone: LoadRun, offline_qps: float) -> Bracket | None:
@@ -129,11 +129,11 @@ def _search(wanted: Wanted, runs: Runs, alone: LoadRun, offline_qps: float) -> B
     if (typical_ms := alone.percentile_ms(50)) is None or typical_ms > terms.latency_bound_ms:
         return Bracket(0.0, alone.answered_per_s, {})  # alone, and late: with others it would be later
 
-    def keeps(rate: float) -> bool:
+    def tried(rate: float) -> float:
         requests = round(min(max(_PROBE_S * rate, _PROBE_LEAST), _PROBE_MOST))
-        return keeps_bound(runs.load(plan_of(terms, SERVER, requests, target_qps=rate)))
+        return late_share(runs.load(plan_of(terms, SERVER, requests, target_qps=rate)))
 
-    return search_rate(keeps, offline_qps)
+    return search_rate(tried, terms.allowed_rate, offline_qps)
 
 
 def _planned(wanted: Wanted, rate_qps: float) -> tuple[int, bool]:

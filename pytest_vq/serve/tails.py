@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pytest_vq.schema.serving import MOST_INFLATION, MOST_UTILISATION
 from pytest_vq.schema.verdict import Status
 from pytest_vq.wording import plain_percent
 
@@ -31,8 +32,8 @@ class TailClaim:
 
     percentile: float = 99.5  # of requests are within the bound
     confidence: float = 0.999  # one-sided, of both bounds on the violation rate
-    most_inflation: float = 20.0  # beyond it too few batches would carry the answer
-    most_utilisation: float = 0.8  # beyond it a run is too short to see how long queues grow
+    most_inflation: float = MOST_INFLATION
+    most_utilisation: float = MOST_UTILISATION
 
     def __post_init__(self) -> None:
         if not 0 < self.percentile < 100:
