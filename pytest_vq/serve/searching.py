@@ -21,6 +21,11 @@ class Bracket:
     high: float  # the lowest that did not, or the Offline rate where all did
     probes: Mapping[float, float]  # rate -> the share of its requests that were late
 
+    def missed_at(self, rate: float, share: float, allowed: float) -> Bracket:
+        """This one, now that more requests than the search sent at a rate have shown that ``rate`` misses the bound."""
+        kept = [r for r, late in self.probes.items() if r < rate and late <= _SURELY * allowed]
+        return Bracket(max(kept, default=0.0), min(rate, self.high), {**self.probes, rate: share})
+
 
 def search_rate(late_share: Callable[[float], float], allowed: float, offline_qps: float) -> Bracket:
     """The bracket of the highest rate at which no more than ``allowed`` of requests are late, by halving ratios.
