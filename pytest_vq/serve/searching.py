@@ -21,26 +21,23 @@ class Bracket:
     high: float  # the lowest that did not, or the Offline rate where all did
     probes: Mapping[float, float]  # rate -> the share of its requests that were late
 
-    def missed_at(self, rate: float, share: float, allowed: float) -> Bracket:
-        """This one, now that more requests than the search sent at a rate have shown that ``rate`` misses the bound."""
-        kept = [r for r, late in self.probes.items() if r < rate and late <= _SURELY * allowed]
-        return Bracket(max(kept, default=0.0), min(rate, self.high), {**self.probes, rate: share})
 
-
-def search_rate(late_share: Callable[[float], float], allowed: float, offline_qps: float) -> Bracket:
+def search_rate(
+    late_share: Callable[[float], float], allowed: float, offline_qps: float, known: Mapping[float, float] | None = None
+) -> Bracket:
     """The bracket of the highest rate at which no more than ``allowed`` of requests are late, by halving ratios.
 
-    ``late_share`` tries a rate. One of ``offline_qps`` and more is not tried: more than it can do at once, no service
-    can do for long.
+    ``late_share`` tries a rate; what is ``known`` already is not tried again. One of ``offline_qps`` and more is not
+    tried: more than it can do at once, no service can do for long.
     """
-    low, high, doubtful, probes = 0.0, offline_qps, offline_qps, dict[float, float]()
+    probes, surely = dict(known or {}), _SURELY * allowed
+    doubtful = min([offline_qps, *(rate for rate, share in probes.items() if share > surely)])
+    low = max([0.0, *(rate for rate, share in probes.items() if share <= surely and rate < doubtful)])
     while doubtful > low * _CLOSE and doubtful > offline_qps * _LEAST_SHARE:
         rate = math.sqrt(low * doubtful) if low else doubtful / 2
         probes[rate] = share = late_share(rate)
-        if share > allowed:
-            high = rate
-        if share <= _SURELY * allowed:
+        if share <= surely:
             low = rate
         else:
             doubtful = rate
-    return Bracket(low, high, probes)
+    return Bracket(low, min([offline_qps, *(rate for rate, share in probes.items() if share > allowed)]), probes)

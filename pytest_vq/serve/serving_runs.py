@@ -8,7 +8,7 @@ as a verdict on a tail takes, with a number of requests that is fixed before the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from pytest_vq.errors import MeasurementError
@@ -78,8 +78,8 @@ def serve(wanted: Wanted, runs: Runs) -> Served:
         plans = [plan_of(terms, terms.scenario, requests, seed=seed) for seed in range(PROCESSES)]
         return Served(alone, tuple(map(runs.load, plans)), is_short=is_short)
     offline_qps = _answered(runs.offline(plan_of(terms, OFFLINE, at_once)))
-    bracket = _search(wanted, runs, alone, offline_qps)
     given_qps = terms.target_qps or wanted.stored_qps
+    bracket = None if given_qps and not wanted.searches else _first_search(wanted, runs, alone, offline_qps)
     while True:
         rate = given_qps or (rate_to_store(bracket.low, offline_qps) if bracket else None)
         if not rate:
@@ -90,8 +90,8 @@ def serve(wanted: Wanted, runs: Runs) -> Served:
         missed = sum(map(late_share, loads)) / PROCESSES
         if given_qps or bracket is None or missed <= terms.allowed_rate:
             break
-        # A rate that the run which stores it does not keep would FAIL whoever comes after it.
-        bracket = bracket.missed_at(rate, missed, terms.allowed_rate)
+        # A rate that the run which stores it does not keep would FAIL whoever comes after it: search on below.
+        bracket = _search(wanted, runs, offline_qps, {**bracket.probes, rate: missed})
     fallback = None if runs.fallback is None else runs.fallback(plans[0])
     return Served(alone, loads, offline_qps, rate, bracket, fallback, is_short)
 
@@ -130,18 +130,19 @@ def late_share(run: LoadRun) -> float:
     return 1.0 if run.invalid is not None else sum(late) / len(late)
 
 
-def _search(wanted: Wanted, runs: Runs, alone: LoadRun, offline_qps: float) -> Bracket | None:
-    terms = wanted.terms
-    if not wanted.searches and (terms.target_qps or wanted.stored_qps):
-        return None
-    if (typical_ms := alone.percentile_ms(50)) is None or typical_ms > terms.latency_bound_ms:
+def _first_search(wanted: Wanted, runs: Runs, alone: LoadRun, offline_qps: float) -> Bracket:
+    typical_ms = alone.percentile_ms(50)
+    if typical_ms is None or typical_ms > wanted.terms.latency_bound_ms:
         return Bracket(0.0, alone.answered_per_s, {})  # alone, and late: with others it would be later
+    return _search(wanted, runs, offline_qps)
 
+
+def _search(wanted: Wanted, runs: Runs, offline_qps: float, known: Mapping[float, float] | None = None) -> Bracket:
     def tried(rate: float) -> float:
         requests = round(min(max(_PROBE_S * rate, _PROBE_LEAST), _PROBE_MOST))
-        return late_share(runs.load(plan_of(terms, SERVER, requests, target_qps=rate)))
+        return late_share(runs.load(plan_of(wanted.terms, SERVER, requests, target_qps=rate)))
 
-    return search_rate(tried, terms.allowed_rate, offline_qps)
+    return search_rate(tried, wanted.terms.allowed_rate, offline_qps, known)
 
 
 def _planned(wanted: Wanted, rate_qps: float) -> tuple[int, bool]:
