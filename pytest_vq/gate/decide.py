@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from pytest_vq.gate import agreement, bounds, machine, ratio, timed
 from pytest_vq.gate.question import Question
@@ -62,13 +62,13 @@ def find_entry(question: Question) -> tuple[Entry | None, MetricVerdict | None]:
     return None, MetricVerdict(BASELINE, Status.INCOMPARABLE, reason)
 
 
-def _kind(setup: Setup) -> tuple[str, int, bool]:
+def _kind(setup: Setup) -> tuple[str, int, str | None]:
     """What two setups must share for their difference to be worth a word."""
-    return setup.scheme, setup.batch, setup.serving is not None
+    return setup.scheme, setup.batch, None if setup.serving is None else setup.serving.scenario
 
 
 def _unequal(here: Setup, there: Setup) -> list[str]:
-    pairs = [(f.name, getattr(here, f.name), getattr(there, f.name)) for f in fields(Setup)]
+    pairs = [(name, value, there.named().get(name)) for name, value in here.named().items()]
     return [f"{name} {now} here, {before} in the baseline" for name, now, before in pairs if now != before]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from pytest_vq.schema.serving import ServingTerms
 from pytest_vq.schema.spec import CALLABLE, EAGER, FP32, scheme_name
@@ -22,6 +22,11 @@ class Setup:
     rest: str | None = None  # type of what a quantizing precision leaves unquantized; None for one that only casts
     recipe: str | None = None  # SHA-256 of the recipe's file, where the precision is one
     serving: ServingTerms | None = None  # of a serving row; None where requests come one by one, to a quiet model
+
+    def named(self) -> dict[str, object]:
+        """Every value by its name, those of its serving terms among them."""
+        values = asdict(self)
+        return values | (values.pop("serving") or {})
 
     @property
     def scheme(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def _difference(row: Row, now: Circumstances) -> str:
     differences += _changed(was.versions, environment.versions)
     differences += _changed(was.settings, environment.settings)
     differences += _changed({"commit": was.commit}, {"commit": environment.commit})
-    differences += _changed(asdict(row.record.setup), asdict(now.setup))
+    differences += _changed(row.record.setup.named(), now.setup.named())
     if now.method is not None:
         differences += _changed({"callable": row.record.identity.method}, {"callable": now.method})
     return ", ".join(differences)
