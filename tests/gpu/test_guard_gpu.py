@@ -1,4 +1,7 @@
-"""The guard on a CUDA device: memory that really runs out, and a kernel that really crashes."""
+"""The guard on a CUDA device: memory that really runs out, and a kernel that really crashes.
+
+Not run on a GPU yet.
+"""
 
 from __future__ import annotations
 
