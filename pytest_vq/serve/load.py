@@ -29,10 +29,11 @@ _TAIL_LINES = 15
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """How a fresh process gets what is served: it calls ``factory``, which returns a ``Service``, with ``arguments``.
+    """How a fresh process gets what is served: it calls ``factory`` with ``arguments``.
 
-    ``factory`` is the path of a function, ``module:function``, and ``arguments`` are JSON: names, ids, addresses. The
-    process finds whatever module this one does.
+    ``factory`` is the path of a function, ``module:function``, that returns a ``Service`` to put load on, or an
+    ``Endpoint`` to be restarted. ``arguments`` are JSON: names, ids, addresses. The process finds whatever module this
+    one does.
     """
 
     factory: str

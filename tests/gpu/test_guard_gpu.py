@@ -1,16 +1,22 @@
-"""The guard on a CUDA device: memory that really runs out, and a kernel that really crashes."""
+"""The guard on a CUDA device: memory that really runs out, and a kernel that really crashes.
+
+Not run on a GPU yet.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import pytest_vq
 from pytest_vq.serve.guard import Cause, GuardedExecution
+from pytest_vq.serve.load import Served
+from pytest_vq.serve.restarting import RestartingEndpoint
 
 pytestmark = pytest.mark.gpu
 
@@ -54,3 +60,15 @@ def test_memory_that_runs_out_is_given_to_fp32() -> None:
 def test_a_crashed_kernel_asks_for_a_restart() -> None:
     run = subprocess.run([sys.executable, "-c", CRASH], capture_output=True, text=True, check=False)
     assert "LOST True OPEN a kernel crashed" in run.stdout, run.stdout + run.stderr
+
+
+def test_after_a_crashed_kernel_fp32_answers_in_the_next_process() -> None:
+    told: list[str] = []
+    endpoint = RestartingEndpoint(Served("restarted:crashing_on_gpu"), on_restart=told.append)
+    batch = np.arange(12, dtype=np.float32).reshape(4, 3)
+    answer = endpoint.infer(batch)
+    again = endpoint.infer(batch)
+    endpoint.close()
+    np.testing.assert_array_equal(np.stack([answer, again]), np.stack([2 * batch, 2 * batch]))
+    (reason,) = told
+    assert "a kernel crashed" in reason

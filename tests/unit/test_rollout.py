@@ -293,9 +293,12 @@ def test_what_the_page_on_serving_shows_runs(
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 2
+    assert len(blocks) == 4
     for block in blocks:
-        exec(compile(block, "docs/serving.md", "exec"), {})
+        if named := re.match(r"# (\w+\.py)\n", block):
+            Path(named[1]).write_text(block, encoding="utf-8")
+        else:
+            exec(compile(block, "docs/serving.md", "exec"), {})
     assert capsys.readouterr().out.splitlines()[-1] == "CANARY_50"
     assert main(["rollout", "rollout.jsonl"]) == 0
     assert "the quantized model answers 50 % of the keys" in capsys.readouterr().out
