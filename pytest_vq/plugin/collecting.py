@@ -22,9 +22,9 @@ from pytest_vq.plugin.ordering import (
     put_in_workers_order,
     test_of,
 )
+from pytest_vq.plugin.serving_tests import check_serving_marker, left_out
 from pytest_vq.plugin.session import VqSession
 from pytest_vq.plugin.sharding import MeasuringTest, keep_shard
-from pytest_vq.plugin.under_load import check_serving_marker, left_out
 from pytest_vq.precision.own_precisions import OF_RECIPES
 from pytest_vq.precision.precisions import find_precision
 from pytest_vq.processes.shards import expected_seconds

@@ -11,7 +11,7 @@ import pytest
 from pytest_vq.errors import MeasurementError, SelectionError, VqError
 
 if TYPE_CHECKING:
-    from pytest_vq.schema.cases import AnyCase, CallableCase, ServingCase
+    from pytest_vq.schema.cases import AnyCase, CallableCase
     from pytest_vq.schema.figures import Timing
     from pytest_vq.schema.outcome import Outcome
     from pytest_vq.schema.record import Record
@@ -73,7 +73,7 @@ def vq_serve(request: pytest.FixtureRequest, benchmark: Any) -> Callable[..., Re
 
     def run(case: Case, scenario: str = "Server", *, fallback: bool = False) -> Record:
         __tracebackhide__ = True
-        from pytest_vq.plugin.under_load import serving_case
+        from pytest_vq.plugin.serving_tests import serving_case
 
         nonlocal used
         if used:
@@ -119,6 +119,7 @@ def _gated(item: pytest.Item, benchmark: Any, case: AnyCase) -> Outcome:
     from pytest_vq.plugin.marker import tolerances_of
     from pytest_vq.plugin.session import OUTCOME, PROFILE_INSTEAD, SESSION
     from pytest_vq.plugin.xdist import id_without_group
+    from pytest_vq.schema.cases import ServingCase
 
     node_id = id_without_group(item)
     if TIMER not in item.stash:

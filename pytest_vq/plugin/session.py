@@ -16,7 +16,7 @@ from pytest_vq.options import Options
 from pytest_vq.plugin import xdist
 from pytest_vq.plugin.alteration import ALTERATION
 from pytest_vq.plugin.judging import Demand, Means, judge
-from pytest_vq.plugin.under_load import LoadMeans, measure_under_load
+from pytest_vq.plugin.serving_tests import LoadMeans, measure_under_load
 from pytest_vq.processes.command import Invocation
 from pytest_vq.schema.cases import AnyCase, CallableCase, ServingCase
 from pytest_vq.schema.estimates import Estimates
