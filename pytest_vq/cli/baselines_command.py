@@ -79,12 +79,19 @@ def _acceptable(results: Results, models: str | None, path: Path) -> list[Row]:
     unfit += [f"{failure.id} was not measured ({failure.error})" for failure in failures]
     disturbed = [row.record for row in measured if row.record.disturbance]
     unfit += [f"{record.id} was disturbed ({record.disturbance})" for record in disturbed]
+    unfit += [f"{row.record.id} has no rate to store (--vq-search finds one)" for row in measured if _lacks_rate(row)]
     if unfit:
         hint = "measure again, or name the models to accept with --models"
         raise ResultsError(f"{path} is not fit to be accepted: {', '.join(unfit)}; {hint}")
     if not measured:
         raise ResultsError(f"{path} holds nothing that was measured: there is nothing to accept")
     return measured
+
+
+def _lacks_rate(row: Row) -> bool:
+    """Whether it was measured at its baseline's rate, and at no other: accepted, it would change nothing."""
+    terms, figures = row.record.setup.serving, row.record.serving
+    return terms is not None and terms.has_rate and terms.target_qps is None and figures.max_qps_low is None
 
 
 def _grouped(rows: Iterable[Row]) -> list[tuple[str, Setup, tuple[Estimates, ...]]]:

@@ -13,6 +13,7 @@ from factories import (
     HOSTILE,
     MIB,
     SERVING_TERMS,
+    alter,
     make_callable_record,
     make_entry,
     make_estimates,
@@ -178,6 +179,15 @@ class TestBaselines:
         out = capsys.readouterr().out
         assert "0.120 -> 0.620 (+0.5 points)" in out
         assert "8.250 -> 9.000 (+9.1 %)" in out
+
+    def test_one_that_searched_for_no_rate_is_not_accepted(
+        self, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        writer = ResultsWriter(tmp_path / "run", {})
+        writer.add(make_outcome(alter(SERVED, max_qps_low=None, max_qps_high=None)))
+        writer.close()
+        assert main(["baselines", "accept", str(tmp_path / "run"), "--baselines", str(store), "--reason", "why"]) == 1
+        assert "has no rate to store (--vq-search finds one)" in capsys.readouterr().err
 
 
 class TestClaims:
