@@ -14,6 +14,7 @@
 #   4  the suite again in REPEATS fresh processes, recorded too                           LIMIT_4
 #   5  the suite once more, unchanged: something is compared, and the gate holds          LIMIT_5
 #   6  PROVOKE_MODELS under PROVOKE (precision=fraction slower): the gate must fail it    LIMIT_6
+#   7  SERVING_MODELS under load: their highest rates, recorded into the baselines        LIMIT_7
 #
 # Stages 3 to 5 measure each group of MODELS in a process of its own: a pair that fails voids the recording of its
 # group, and a stage that runs into its limit (9 minutes: many runners end a command after 10) goes on from there when
@@ -26,7 +27,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 CPU=${CPU:-}
-STAGES=${STAGES:-1 2 3 4 5 6}
+STAGES=${STAGES:-1 2 3 4 5 6 7}
 OUT=${OUT:-gpu-results}
 WHEELS=${WHEELS:-wheels}
 PYTHON=${PYTHON:-python3}
@@ -36,12 +37,15 @@ RESUME=${RESUME:-}
 if [ -n "$CPU" ]; then
     DEVICE=() MODELS=${MODELS:-vit-digits} BUDGET=${BUDGET:-1}
     PROVOKE_MODELS=${PROVOKE_MODELS:-vit-digits} PROVOKE=${PROVOKE:-int8=0.50}
+    SERVING_MODELS=${SERVING_MODELS:-vit-digits} SERVING=(--vq-precisions=fp32 --vq-budget=10)
 else
     DEVICE=(--gpu) MODELS=${MODELS:-} BUDGET=${BUDGET:-4}
     PROVOKE_MODELS=${PROVOKE_MODELS:-vit-base-patch16-384} PROVOKE=${PROVOKE:-int8=0.10}
+    SERVING_MODELS=${SERVING_MODELS:-vit-digits} SERVING=(--vq-budget=60)
 fi
 LIMIT_1=${LIMIT_1:-120} LIMIT_2=${LIMIT_2:-540} LIMIT_3=${LIMIT_3:-540}
 LIMIT_4=${LIMIT_4:-540} LIMIT_5=${LIMIT_5:-540} LIMIT_6=${LIMIT_6:-540}
+LIMIT_7=${LIMIT_7:-540}
 LEAST=20 # seconds left below which no further group is begun
 
 mkdir -p "$OUT"
@@ -153,6 +157,10 @@ stage_6() {
     echo "exit code $status, where 1 is expected"
     # The exit code alone could be any failing test's: the slowed rows must say FAIL, and no other.
     [ $status -eq 1 ] && "$PYTHON" tools/gpu_steps.py caught "$kept/vq-results-6/results.csv" "$PROVOKE"
+}
+
+stage_7() {
+    measure 7 "$LIMIT_7" --vq-serving -k test_serving --vq-models="$SERVING_MODELS" --vq-save "${SERVING[@]}"
 }
 
 run_stage() {

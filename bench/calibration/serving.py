@@ -1,4 +1,4 @@
-"""``python -m bench.calibration.serving``: how often the serving verdicts are wrong, simulated; for docs/serving.md."""
+"""``python -m bench.calibration.serving``: how often the serving verdicts are wrong, simulated; for the docs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """``python -m bench.calibration.serving_gate``: what the gate of serving rows says of slower servers, simulated.
 
-For docs/serving.md. A server is put under load as the suite does, its rate searched and stored; later runs, each of
+For docs/under-load.md. A server is put under load as the suite does, its rate searched and stored; later runs, each of
 other arrivals and other processes, are judged at that rate.
 """
 

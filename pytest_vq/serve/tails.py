@@ -5,7 +5,7 @@ number of late ones would be binomial (MLPerf's early stopping: MLCommons, "Infe
 Stopping Criterion"). Under load they are not: who comes behind a late request is late too. So a few late requests say
 less than their number, by the variance inflation that the means of consecutive batches show (Law & Kelton, "Simulation
 Modeling and Analysis", on batch means; Kish's effective sample size), and the exact interval of Clopper & Pearson
-(1934) is taken on the numbers divided by it. ``docs/serving.md`` has how often this is wrong.
+(1934) is taken on the numbers divided by it. ``docs/under-load.md`` has how often this is wrong.
 """
 
 from __future__ import annotations
