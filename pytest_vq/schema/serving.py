@@ -12,7 +12,7 @@ from pytest_vq.errors import SelectionError
 from pytest_vq.schema.load_run import SCENARIOS
 from pytest_vq.schema.served import BatchTime
 
-SERVER, OFFLINE = "Server", "Offline"
+MULTI_STREAM, SERVER, OFFLINE = "MultiStream", "Server", "Offline"
 VIOLATIONS, OFFLINE_RATE = "violation rate", "Offline rate"  # metrics of a serving row's verdict
 
 # Beyond these no row shows that its bound is kept: so few independent batches carry no answer, and in so short a run

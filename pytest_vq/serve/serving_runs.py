@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from pytest_vq.errors import MeasurementError
-from pytest_vq.schema.figures import present
-from pytest_vq.schema.load_run import LoadPlan, LoadRun
-from pytest_vq.schema.serving import MOST_UTILISATION, OFFLINE, SERVER, ServingTerms
+from pytest_vq.schema.load_run import OK, LoadPlan, LoadRun
+from pytest_vq.schema.serving import MOST_UTILISATION, MULTI_STREAM, OFFLINE, SERVER, ServingTerms
 from pytest_vq.serve.searching import Bracket, search_rate
 from pytest_vq.serve.tails import MOST_REQUESTS, PROCESSES, TailClaim, plan_requests
 
@@ -23,6 +22,7 @@ STORED_SHARE = 0.9  # of the highest rate that kept the bound: what a baseline's
 _ALONE = 50  # requests of the look over
 _OFFLINE_S = 3.0  # that answering all at once should take
 _LEAST_BATCHES = 20  # and at least so many full batches
+_MOST_AT_ONCE = 20_000  # requests: where the model takes next to nothing, handing out and counting takes the time
 _PROBE_S, _PROBE_LEAST, _PROBE_MOST = 5.0, 500, 2000  # of one rate that is tried: seconds and requests
 
 Run = Callable[[LoadPlan], LoadRun]
@@ -68,13 +68,12 @@ def serve(wanted: Wanted, runs: Runs) -> Served:
     """
     terms = wanted.terms
     alone = runs.look_over(plan_of(terms, "SingleStream", _ALONE))
-    full_s = _full_batch_s(alone)
-    at_once = max(math.ceil(_OFFLINE_S / full_s), _LEAST_BATCHES) * terms.max_batch_size
+    at_once = _requests_at_once(terms, _full_batch_s(alone))
     if terms.scenario == OFFLINE:
         plans = [plan_of(terms, OFFLINE, at_once, seed=seed) for seed in range(PROCESSES)]
         return Served(alone, tuple(map(runs.offline, plans)))
     if terms.scenario != SERVER:
-        requests, is_short = _planned(wanted, 1e3 / present(alone.percentile_ms(50)))
+        requests, is_short = _planned(wanted, 1 / _query_s(terms, alone))
         plans = [plan_of(terms, terms.scenario, requests, seed=seed) for seed in range(PROCESSES)]
         return Served(alone, tuple(map(runs.load, plans)), is_short=is_short)
     offline_qps = _answered(runs.offline(plan_of(terms, OFFLINE, at_once)))
@@ -99,9 +98,10 @@ def serve(wanted: Wanted, runs: Runs) -> Served:
 def rate_to_store(max_qps_low: float, offline_qps: float) -> float:
     """The rate at which the gate tests from now on; 0 where no rate kept the bound.
 
-    It is below the highest by a margin for the search's own error, and never so high that nothing could be claimed.
+    It is below the highest that kept it, and below the highest that lets anything be claimed, by a margin: the search
+    errs, and the next run's Offline rate, of which this rate must not be too large a share, is another one.
     """
-    return min(STORED_SHARE * max_qps_low, MOST_UTILISATION * offline_qps)
+    return STORED_SHARE * min(max_qps_low, MOST_UTILISATION * offline_qps)
 
 
 def plan_of(
@@ -116,6 +116,8 @@ def plan_of(
         percentile=terms.percentile,
         seed=seed,
     )
+    if scenario == OFFLINE:  # by intention nearly all wait: none is given up before the run is over
+        plan = replace(plan, query_limit_s=plan.run_limit_s)
     return plan if terms.samples_per_query is None else replace(plan, samples_per_query=terms.samples_per_query)
 
 
@@ -154,6 +156,23 @@ def _planned(wanted: Wanted, rate_qps: float) -> tuple[int, bool]:
     return planned, planned < MOST_REQUESTS
 
 
+def _requests_at_once(terms: ServingTerms, full_batch_s: float) -> int:
+    most = max(_LEAST_BATCHES, _MOST_AT_ONCE // terms.max_batch_size)
+    return min(max(_LEAST_BATCHES, math.ceil(_OFFLINE_S / full_batch_s)), most) * terms.max_batch_size
+
+
+def _query_s(terms: ServingTerms, alone: LoadRun) -> float:
+    """What a query should take where the next one is sent when it has ended; the first of its samples goes alone."""
+    typical_ms = alone.percentile_ms(50)
+    if typical_ms is None:
+        answered = alone.requests.outcome.count(OK)
+        raise MeasurementError(f"only {answered} of {len(alone.requests)} requests were answered ({_said(alone)})")
+    if terms.scenario != MULTI_STREAM:
+        return typical_ms / 1e3
+    others = plan_of(terms, MULTI_STREAM, 1).samples_per_query - 1
+    return typical_ms / 1e3 + math.ceil(others / terms.max_batch_size) * _full_batch_s(alone)
+
+
 def _full_batch_s(alone: LoadRun) -> float:
     _answered(alone)
     times = alone.facts.batch_times if alone.facts else ()
@@ -165,6 +184,9 @@ def _full_batch_s(alone: LoadRun) -> float:
 def _answered(run: LoadRun) -> float:
     """Requests answered a second. Raises MeasurementError where none was: then nothing can be measured."""
     if run.answered_per_s == 0:
-        said = "; ".join(f"{outcome}: {message}" for outcome, message in run.messages.items())
-        raise MeasurementError(f"not one of {len(run.requests)} requests was answered ({said or 'all were too late'})")
+        raise MeasurementError(f"not one of {len(run.requests)} requests was answered ({_said(run)})")
     return run.answered_per_s
+
+
+def _said(run: LoadRun) -> str:
+    return "; ".join(f"{outcome}: {message}" for outcome, message in run.messages.items()) or "all were too late"

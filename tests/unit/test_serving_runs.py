@@ -115,7 +115,7 @@ class TestServer:
         assert sum(map(sum, (run.violations() for run in served.loads))) / 50_000 <= 0.005
 
     def test_a_rate_that_can_be_claimed_leaves_the_service_time_to_spare(self) -> None:
-        assert rate_to_store(1000.0, 1050.0) == pytest.approx(840.0)  # 0.8 of what it can do at all
+        assert rate_to_store(1000.0, 1050.0) == pytest.approx(756.0)  # of 0.8 of what it can do at all
         assert rate_to_store(500.0, 1050.0) == pytest.approx(450.0)
 
     def test_fp32_is_put_under_the_same_load_where_it_is_asked_for(self) -> None:
@@ -131,6 +131,34 @@ class TestOtherScenarios:
         assert [run.plan.scenario for run in served.loads] == ["Offline"] * 5
         assert served.loads[0].duration_s == pytest.approx(3.0, rel=0.01)
         assert (served.target_qps, served.offline_qps) == (None, None)
+
+    def test_offline_a_fast_service_is_sent_no_more_than_the_sender_bears(self) -> None:
+        fast = VirtualServer(BatchingPolicy(8), lambda _: 1e-5)
+        served = serve(Wanted(ServingTerms("Offline", "builtin", max_batch_size=8)), fast.runs())
+        assert len(served.loads[0].requests) == 20_000
+
+    def test_offline_a_request_may_wait_as_long_as_the_run_lasts(self) -> None:
+        plan = plan_of(ServingTerms("Offline", "builtin"), "Offline", 100)
+        assert plan.query_limit_s == plan.run_limit_s
+
+    def test_a_multi_streams_budget_counts_all_samples_of_a_query(self) -> None:
+        terms = ServingTerms("MultiStream", "builtin", max_batch_size=8, samples_per_query=17)
+        plans: list[LoadPlan] = []
+
+        def load(plan: LoadPlan) -> LoadRun:
+            plans.append(plan)
+            return SERVER.run(replace(plan, scenario="SingleStream"))
+
+        serve(Wanted(terms, budget_s=10.0), replace(SERVER.runs(), load=load))
+        assert plans[0].queries == int(10.0 / 5 / (1.25e-3 + 2 * 3e-3)) // 10 * 10
+
+    def test_where_half_of_all_requests_alone_fail_the_error_quotes_the_first(self) -> None:
+        alone = SERVER.run(plan_of(TERMS, "SingleStream", 50))
+        outcome = ("OutputError",) * 30 + ("ok",) * 20
+        broken = replace(alone, requests=replace(alone.requests, outcome=outcome), messages={"OutputError": "no"})
+        runs = replace(SERVER.runs(), look_over=lambda _: broken)
+        with pytest.raises(MeasurementError, match=r"only 20 of 50 requests were answered \(OutputError: no\)"):
+            serve(Wanted(ServingTerms("SingleStream", "builtin")), runs)
 
     def test_single_stream_has_no_rate(self) -> None:
         served = serve(Wanted(ServingTerms("SingleStream", "builtin", max_batch_size=8)), SERVER.runs())
