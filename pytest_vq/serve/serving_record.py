@@ -191,6 +191,7 @@ def _evidence(runs: Sequence[LoadRun], served: Served, terms: ServingTerms) -> L
         batch_sizes=dict(sorted(sizes.items(), key=lambda found: int(found[0]))),
         outcomes=dict(Counter(outcome for run in runs for outcome in run.requests.outcome)),
         messages={outcome: message for run in runs for outcome, message in run.messages.items()},
+        repeats=served.repeats,
         probes={f"{rate:.6g}": share for rate, share in sorted(probes.items())},
     )
 

@@ -115,7 +115,7 @@ class TestServer:
         assert sum(map(sum, (run.violations() for run in served.loads))) / 50_000 <= 0.005
 
     def test_a_rate_that_can_be_claimed_leaves_the_service_time_to_spare(self) -> None:
-        assert rate_to_store(1000.0, 1050.0) == pytest.approx(756.0)  # of 0.8 of what it can do at all
+        assert rate_to_store(1000.0, 1050.0) == pytest.approx(0.95 * 840.0)  # 0.8 of what it can do at all
         assert rate_to_store(500.0, 1050.0) == pytest.approx(450.0)
 
     def test_fp32_is_put_under_the_same_load_where_it_is_asked_for(self) -> None:
@@ -177,6 +177,30 @@ def test_where_nothing_is_answered_the_error_quotes_the_first() -> None:
     runs = Runs(look_over=lambda _: broken, load=SERVER.run, offline=SERVER.run)
     with pytest.raises(MeasurementError, match=r"not one of 50 requests was answered \(OutputError: not finite\)"):
         serve(Wanted(TERMS), runs)
+
+
+def test_a_process_whose_own_sending_lagged_gives_way_to_another_once() -> None:
+    sent: list[int] = []
+
+    def load(plan: LoadPlan) -> LoadRun:
+        sent.append(plan.seed)
+        return replace(SERVER.run(plan), invalid="its own sending lagged" if plan.seed == 2 else None)
+
+    served = serve(Wanted(TERMS, stored_qps=500.0), replace(SERVER.runs(), load=load))
+    assert sent == [1, 2, 1002, 3, 4, 5]
+    assert [run.invalid for run in served.loads] == [None] * 5
+    assert served.repeats == 1
+
+
+def test_processes_that_do_not_count_lower_no_rate() -> None:
+    def load(plan: LoadPlan) -> LoadRun:
+        is_judged = plan.queries == 10_000
+        return replace(SERVER.run(plan), invalid="its own sending lagged" if is_judged else None)
+
+    served = serve(Wanted(TERMS), replace(SERVER.runs(), load=load))
+    assert served.bracket is not None
+    assert served.target_qps == rate_to_store(served.bracket.low, served.offline_qps or 0.0)
+    assert [run.invalid for run in served.loads] == ["its own sending lagged"] * 5
 
 
 def test_a_process_whose_own_sending_lagged_kept_nothing() -> None:
