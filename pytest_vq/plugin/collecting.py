@@ -203,6 +203,7 @@ class CollectingHooks:
     def _leave_out_serving(self, items: list[pytest.Item]) -> None:
         config = self._session.config
         gone = left_out(config, self._session.options, [item for item in items if uses(item, "vq_serve")])
+        self._session.serving_left_out = len(gone)
         if gone:
             items[:] = [item for item in items if item not in gone]
             config.hook.pytest_deselected(items=gone)

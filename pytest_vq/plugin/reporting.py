@@ -16,6 +16,7 @@ from pytest_vq.plugin.session import OUTCOME, VqSession
 from pytest_vq.plugin.terminal import left_out_lines, write_summary
 from pytest_vq.schema.outcome import Failure
 from pytest_vq.store.resuming import earlier_results
+from pytest_vq.wording import count
 
 
 def error_of(raised: BaseException) -> BaseException:
@@ -82,6 +83,10 @@ class RunHooks:
         compiled, selection = sum(map(_is_compiled, items)), self._session.selection
         lines = [f"pytest-vq: {selection.words}"] if selection is not None else []
         lines += left_out_lines(self._session.left_out)
+        if gone := self._session.serving_left_out:
+            lines.append(
+                f"pytest-vq: {count(gone, 'serving benchmark')} left out: --vq-serving, or their file, selects them"
+            )
         return [*lines, compiling_line(compiled, self._session.options.gpu)] if compiled else lines
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -46,6 +46,7 @@ class VqSession:
     elsewhere: int = 0  # of those, the tests that other shards run
     selection: Selection | None = None  # of a sharded run, once it is known
     left_out: dict[str, str] = field(default_factory=dict)  # scheme -> why this device cannot run it, once asked for
+    serving_left_out: int = 0  # tests that put pairs under load, and that nobody asked for
     # In a worker, of all that is selected here: node id -> its place in a run without workers.
     places: dict[str, int] = field(default_factory=dict)
     groups: list[int] = field(default_factory=list)  # in a worker, until it was told: which tests share a model
