@@ -34,10 +34,10 @@ TEST = """
     import pytest
 
     @pytest.mark.vq_serving({terms})
-    def test_load(vq_case, vq_serve):
+    def test_it(vq_case, vq_serve):
         vq_serve(vq_case{arguments})
 """
-NODE = "test_load.py::test_load[my-net-fp32]"
+NODE = "test_traffic.py::test_it[my-net-fp32]"
 FP32 = "--vq-precisions=fp32"
 
 
@@ -64,7 +64,7 @@ def add_to_conftest(project: pytest.Pytester, text: str) -> None:
 
 def with_test(project: pytest.Pytester, terms: str, arguments: str = "") -> None:
     """Let there be one test, of a pair under ``terms``."""
-    project.makepyfile(test_load=TEST.format(terms=terms, arguments=arguments))
+    project.makepyfile(test_traffic=TEST.format(terms=terms, arguments=arguments))
 
 
 def evidence(study: Callable[[], dict]) -> dict:
@@ -76,11 +76,11 @@ def evidence(study: Callable[[], dict]) -> dict:
 class TestEverything:
     def test_a_row_has_its_figures_and_evidence_and_is_kept(self, serving, rows, study) -> None:
         serving.makepyfile(
-            test_load=f"""
+            test_traffic=f"""
             import pytest
 
             @pytest.mark.vq_serving({KEPT})
-            def test_load(vq_case, vq_serve):
+            def test_it(vq_case, vq_serve):
                 record = vq_serve(vq_case, scenario="Server", fallback=True)
                 assert (record.scenario, record.target_qps, record.load_processes) == ("Server", 2000, 5)
                 assert (record.violation_rate, record.late_requests, record.unanswered_requests) == (0, 0, 0)
@@ -88,7 +88,7 @@ class TestEverything:
                 assert record.max_qps_low is None  # nothing was searched
             """
         )
-        words = ("test_load.py", "--vq-precisions=int8", "--vq-budget=1.5", "--vq-resume")
+        words = ("test_traffic.py", "--vq-precisions=int8", "--vq-budget=1.5", "--vq-resume")
         result = serving.runpytest_inprocess(*words, "--junitxml=junit.xml", "--vq-save")
         result.assert_outcomes(passed=1)
         result.stdout.fnmatch_lines(["*my-net-int8-serving*PASS", "served (Server, batches up to 8, *", "recorded 5 *"])
@@ -127,7 +127,7 @@ class TestEverything:
         result.assert_outcomes(failed=1)
         reason = "violation rate at 200 queries/s: 100 of 100 requests late (100 %"
         result.stdout.fnmatch_lines(
-            [f"FAIL: {reason}*", f"FAIL my-net-fp32-serving: {reason}*", "FAILED test_load.py::*"]
+            [f"FAIL: {reason}*", f"FAIL my-net-fp32-serving: {reason}*", "FAILED test_traffic.py::*"]
         )
         failure = ElementTree.parse(serving.path / "junit.xml").find(".//failure")
         assert failure is not None
@@ -146,12 +146,13 @@ class TestSelection:
         serving.makepyfile(test_other="def test_other(): pass")
         return serving
 
-    @pytest.mark.parametrize("words", [(), (".",), ("test_other.py", "--vq-gate=report")], ids=" ".join)
+    @pytest.mark.parametrize("words", [(), (".",)], ids=" ".join)
     def test_what_is_not_named_is_left_out(self, two, words) -> None:
         result = two.runpytest_inprocess(FP32, *words)
-        result.assert_outcomes(passed=1, deselected=0 if "test_other.py" in words else 1)
+        result.assert_outcomes(passed=1, deselected=1)
+        result.stdout.fnmatch_lines(["pytest-vq: 1 serving benchmark left out: --vq-serving, *"])
 
-    @pytest.mark.parametrize("words", [("--vq-serving",), ("test_load.py", "."), (NODE,)], ids=" ".join)
+    @pytest.mark.parametrize("words", [("--vq-serving",), ("test_traffic.py", "."), (NODE,)], ids=" ".join)
     def test_what_is_asked_for_is_selected(self, two, words) -> None:
         result = two.runpytest_inprocess(FP32, "--collect-only", "-q", *words)
         result.stdout.fnmatch_lines([NODE.replace("[", "[[]")])
@@ -159,7 +160,7 @@ class TestSelection:
     @pytest.mark.usefixtures("cold_start")
     def test_workers_have_it_measured_by_processes_as_the_package_starts_them(self, serving, rows) -> None:
         with_test(serving, "latency_bound_ms=1e-6")  # alone it is late: no rate is tried
-        result = serving.runpytest_inprocess("test_load.py", FP32, "-n2")
+        result = serving.runpytest_inprocess("test_traffic.py", FP32, "-n2")
         result.assert_outcomes(passed=1)
         (row,) = rows()
         assert (row["verdict"], row["max_qps_low"], row["load_processes"]) == ("NO_BASELINE", "0.0", "0")
@@ -179,7 +180,7 @@ class TestSelection:
         )
         with_test(serving, "latency_bound_ms=1e-6, max_batch_size=2")
         words = ("-p", "pytest_vq.plugin.provoke", "--provoke-slowdown=ours=200", "--vq-precisions=ours")
-        serving.runpytest_inprocess("test_load.py", *words).assert_outcomes(passed=1)
+        serving.runpytest_inprocess("test_traffic.py", *words).assert_outcomes(passed=1)
         (row,) = rows()
         assert (row["model"], row["precision"]) == ("my-net", "ours")
         assert float(row["latency_ms"]) > 5  # of a forward that takes a tenth of a millisecond
@@ -193,7 +194,7 @@ class TestRate:
         monkeypatch.setattr(serving_runs, "_PROBE_LEAST", 100)
         add_to_conftest(serving, "def spend(quantized):\n    time.sleep(0.001)\n")
         with_test(serving, "latency_bound_ms=10_000, max_batch_size=1")
-        words = ("test_load.py", FP32, "--vq-budget=4", "--vq-gate=report")
+        words = ("test_traffic.py", FP32, "--vq-budget=4", "--vq-gate=report")
 
         first = serving.runpytest_inprocess(*words, "--vq-save")
         first.stdout.fnmatch_lines(["*NO_BASELINE", "recorded 5 lines in 1 files *"])
@@ -223,7 +224,7 @@ class TestRate:
 @pytest.mark.usefixtures("one_process")
 def test_scenarios_without_a_rate(serving, study) -> None:
     serving.makepyfile(
-        test_load="""
+        test_traffic="""
         import pytest
 
         pytestmark = pytest.mark.vq_serving(latency_bound_ms=10_000)
@@ -239,7 +240,7 @@ def test_scenarios_without_a_rate(serving, study) -> None:
             vq_serve(vq_case, scenario="Offline")
         """
     )
-    result = serving.runpytest_inprocess("test_load.py", FP32, "--vq-budget=1")
+    result = serving.runpytest_inprocess("test_traffic.py", FP32, "--vq-budget=1")
     result.assert_outcomes(passed=3)
     single, multi, offline = study()["records"]
     assert [row["scenario"] for row in (single, multi, offline)] == ["SingleStream", "MultiStream", "Offline"]
@@ -279,14 +280,14 @@ class TestMisuse:
         ids=["an unknown keyword", "no percentile", "half a request", "no rate", "two rows"],
     )
     def test_what_cannot_be_is_refused_before_anything_runs(self, serving, test: str, told: str) -> None:
-        serving.makepyfile(test_load=f"import pytest\n{test}")
-        result = serving.runpytest_inprocess("test_load.py", FP32)
+        serving.makepyfile(test_traffic=f"import pytest\n{test}")
+        result = serving.runpytest_inprocess("test_traffic.py", FP32)
         assert result.ret == 4
         result.stderr.fnmatch_lines([told])
 
     def test_what_a_test_asks_wrongly_fails_it_alone(self, serving) -> None:
         serving.makepyfile(
-            test_load="""
+            test_traffic="""
             from dataclasses import replace
 
             import pytest
@@ -310,9 +311,9 @@ class TestMisuse:
                 request.getfixturevalue("vq_serve")(vq_case)
             """
         )
-        result = serving.runpytest_inprocess("test_load.py", FP32)
+        result = serving.runpytest_inprocess("test_traffic.py", FP32)
         result.assert_outcomes(failed=5)
-        where = "*Error: test_load.py::test_{}[[]my-net-fp32]: {}*"
+        where = "*Error: test_traffic.py::test_{}[[]my-net-fp32]: {}*"
         told = [
             ("scenario", "there is no scenario 'Bulk', only SingleStream, MultiStream, Server, Offline"),
             ("rate", "target_qps=5: the scenario Server takes a rate above 0, others none"),
