@@ -1,8 +1,9 @@
-"""Fresh processes of pytest without the three seconds that each takes to import torch and bitsandbytes.
+"""Fresh processes without the three seconds that each takes to import torch and bitsandbytes.
 
-One process imports them, and computes nothing. Every pytest that is asked of it is a fork of it: a process of its own,
-with the command line, directory, environment, output and open files that it would have had, and nothing in it that
-another run left. How such processes are really started is tested where tests ask for ``cold_start``.
+One process imports them, and computes nothing. Every pytest that is asked of it, and every process that puts load on a
+service, is a fork of it: a process of its own, with the command line, directory, environment, output and open files
+that it would have had, and nothing in it that another run left. How such processes are really started is tested where
+tests ask for ``cold_start``.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-PYTEST = (sys.executable, "-m", "pytest")
+PYTHON = (sys.executable, "-m")
+PYTEST, LOAD = (*PYTHON, "pytest"), (*PYTHON, "pytest_vq.serve.load_child")
 _MESSAGE_BYTES = 200_000  # at most
 _FREE_FROM = 100  # file descriptors from here on are nobody's
 
 
 class WarmStart:
-    """What stands in for the module ``subprocess`` where children are run: pytest starts warm, all else as ever."""
+    """What stands in for the module ``subprocess`` where children are run: those start warm, all else as ever."""
 
-    DEVNULL, STDOUT = subprocess.DEVNULL, subprocess.STDOUT
+    DEVNULL, STDOUT, TimeoutExpired = subprocess.DEVNULL, subprocess.STDOUT, subprocess.TimeoutExpired
 
     def __init__(self) -> None:
         self._server: subprocess.Popen[bytes] | None = None
@@ -44,6 +46,14 @@ class WarmStart:
         code = self.start(command, given["cwd"], given["env"], [given["stdout"].fileno()] * 2, given["pass_fds"])
         return subprocess.CompletedProcess(command, code)
 
+    def Popen(self, command: Sequence[str], **given: Any) -> Any:  # noqa: N802  # it is called so there
+        """``subprocess.Popen`` as ``serve.load`` calls it."""
+        if tuple(command[: len(LOAD)]) != LOAD:
+            return subprocess.Popen(command, **given)
+        assert given.keys() == {"env", "stdin", "stdout", "stderr", "start_new_session"}, given
+        assert (given["stdin"], given["stderr"], given["start_new_session"]) == (self.DEVNULL, self.STDOUT, True)
+        return self._begin(command, Path.cwd(), given["env"], [given["stdout"].fileno()] * 2)
+
     def start(
         self,
         command: Sequence[str],
@@ -52,11 +62,22 @@ class WarmStart:
         outputs: Sequence[int],
         kept_open: Sequence[int] = (),
     ) -> int:
-        """The exit code of ``command``, a pytest, that wrote to the file descriptors ``outputs``."""
+        """The exit code of ``command`` that wrote to the file descriptors ``outputs``."""
+        return self._begin(command, cwd, env, outputs, kept_open).wait()
+
+    def _begin(
+        self,
+        command: Sequence[str],
+        cwd: Path | str,
+        env: Mapping[str, str],
+        outputs: Sequence[int],
+        kept_open: Sequence[int] = (),
+    ) -> WarmProcess:
         if self._server is None:
             self._serve()
         request = {
-            "arguments": list(map(str, command[len(PYTEST) :])),
+            "module": command[len(PYTHON)],
+            "arguments": list(map(str, command[len(PYTHON) + 1 :])),
             "cwd": str(Path(cwd).absolute()),
             "env": dict(env),
             "kept_open": list(kept_open),
@@ -64,10 +85,9 @@ class WarmStart:
         message = json.dumps(request).encode()
         assert len(message) < _MESSAGE_BYTES
         socket.send_fds(self._socket, [message], [*outputs, *kept_open])
-        answer = self._socket.recv(100)
-        assert answer, "the process that starts others has ended"
+        process = WarmProcess(command, self._socket)
         self.started += 1
-        return int(answer)
+        return process
 
     def close(self) -> None:
         """End the process that starts the others."""
@@ -85,8 +105,34 @@ class WarmStart:
             )
 
 
+class WarmProcess:
+    """One that was started warm: of ``subprocess.Popen``, what is used of it."""
+
+    def __init__(self, command: Sequence[str], told: socket.socket) -> None:
+        self._command, self._told = command, told
+        self.returncode: int | None = None
+        self.pid = self._hear()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code. Raises TimeoutExpired."""
+        if self.returncode is None:
+            self._told.settimeout(timeout)
+            try:
+                self.returncode = self._hear()
+            except TimeoutError:
+                raise subprocess.TimeoutExpired(self._command, timeout or 0.0) from None
+            finally:
+                self._told.settimeout(None)
+        return self.returncode
+
+    def _hear(self) -> int:
+        answer = self._told.recv(100)
+        assert answer, "the process that starts others has ended"
+        return int(answer)
+
+
 def serve(descriptor: int) -> None:
-    """Fork for every request that comes by ``descriptor``, until it is closed; in a fork: be that pytest."""
+    """Fork for every request that comes by ``descriptor``, until it is closed; in a fork: be what it asks for."""
     import bitsandbytes  # noqa: F401
     import pytest  # noqa: F401
     import torch._dynamo  # noqa: F401
@@ -105,12 +151,15 @@ def serve(descriptor: int) -> None:
                 break
             for file in files:
                 os.close(file)
+            requests.send(str(child).encode())
             requests.send(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
-    be_pytest(json.loads(message), files)
+    become(json.loads(message), files)
 
 
-def be_pytest(request: dict[str, Any], files: Sequence[int]) -> NoReturn:
-    """Become what ``python -m pytest`` would have been, down to its exit."""
+def become(request: dict[str, Any], files: Sequence[int]) -> NoReturn:
+    """Become what ``python -m`` would have been, down to its exit."""
+    if request["module"] != "pytest":
+        os.setsid()  # whoever ends it ends all of its session
     moved = [fcntl.fcntl(file, fcntl.F_DUPFD, _FREE_FROM) for file in files]
     wanted = [1, 2, *request["kept_open"]]
     for source, target in zip(moved, wanted, strict=True):
@@ -121,8 +170,8 @@ def be_pytest(request: dict[str, Any], files: Sequence[int]) -> NoReturn:
     os.environ.update(request["env"])
     tempfile.tempdir = None
     sys.path[0] = request["cwd"]
-    sys.argv = ["pytest", *request["arguments"]]
-    runpy.run_module("pytest", run_name="__main__", alter_sys=True)
+    sys.argv = [request["module"], *request["arguments"]]
+    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
     raise SystemExit(0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from pytest_vq.errors import SelectionError
 from pytest_vq.options import Options
+from pytest_vq.plugin.items import case_of
 from pytest_vq.processes.command import Invocation
 from pytest_vq.schema.cases import ServingCase
 from pytest_vq.schema.serving import SERVER, ServingTerms
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 MARKER = "vq_serving"
 _NAMES = tuple(f.name for f in fields(ServingTerms) if f.name not in {"scenario", "load_engine"})
+_WHOLE = ("max_batch_size", "max_queue_delay_microseconds", "samples_per_query")
 _CHILD = "pytest_vq.plugin.serving_child:build"
 _NOBODY_IS_REFUSED = 2**31
 
@@ -36,8 +39,9 @@ def check_serving_marker(item: pytest.Item) -> None:
             what = f"unknown keyword {min(unknown)!r}" if unknown else "positional arguments"
             raise SelectionError(f"{item.nodeid}: mark.{MARKER} has {what}; it takes {', '.join(_NAMES)}")
         for name, value in marker.kwargs.items():
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise SelectionError(f"{item.nodeid}: mark.{MARKER}({name}={value!r}) is not a number")
+            kinds, what = (int, "a whole number") if name in _WHOLE else (int | float, "a finite number")
+            if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+                raise SelectionError(f"{item.nodeid}: mark.{MARKER}({name}={value!r}) is not {what}")
     try:
         ServingTerms(SERVER, "", **_given(item))
     except SelectionError as error:
@@ -45,9 +49,15 @@ def check_serving_marker(item: pytest.Item) -> None:
 
 
 def serving_case(item: pytest.Item, case: Case, scenario: str, *, fallback: bool) -> ServingCase:
-    """``case`` as the test of ``item`` puts it under load. Raises ``SelectionError`` for a scenario that is none."""
+    """``case`` as the test of ``item`` puts it under load.
+
+    Raises ``SelectionError`` for a scenario that is none, and for another pair than the test's own: fresh processes
+    find the pair by the test.
+    """
     from pytest_vq.serve.load import choose_engine
 
+    if (own := case_of(item)) is None or case != own:
+        raise SelectionError(f"{item.nodeid}: vq_serve serves its test's own pair: pass it the argument vq_case")
     try:
         return ServingCase(case, ServingTerms(scenario, choose_engine(), **_given(item)), fallback)
     except SelectionError as error:

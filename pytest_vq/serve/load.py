@@ -81,11 +81,13 @@ def run_load(plan: LoadPlan, served: Served, load_engine: str | None = None) -> 
 
     order = Order(plan, served, choose_engine(load_engine), tuple(sys.path))
     with tempfile.TemporaryDirectory(prefix="pytest-vq-load-") as directory:
-        order_file, run_file = Path(directory, "order.json"), Path(directory, "run.json")
+        order_file, run_file, error_file = (Path(directory, f"{name}.json") for name in ("order", "run", "error"))
         order_file.write_bytes(msgspec.json.encode(order))
         limit_s = plan.build_limit_s + plan.run_limit_s + _GRACE_S
         log = Path(directory, "output.log")
         ending = _run_to_its_end([sys.executable, "-m", _CHILD, directory], log, limit_s)
+        if error_file.exists():
+            raise MeasurementError(f"nothing could be served: {msgspec.json.decode(error_file.read_bytes(), type=str)}")
         if not run_file.exists():
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
             raise MeasurementError(f"the process that puts load on {served.factory} {ending}; it printed last:\n{tail}")

@@ -1,6 +1,7 @@
 """The fresh process that puts load on what is served: ``python -m pytest_vq.serve.load_child DIRECTORY``.
 
-It reads ``order.json`` from the directory and leaves ``run.json`` there, whole or not at all.
+It reads ``order.json`` from the directory and leaves ``run.json`` there, whole or not at all; where what is served
+refuses to be made, ``error.json`` says why.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
 
-from pytest_vq.errors import MeasurementError
+from pytest_vq.errors import MeasurementError, VqError
 from pytest_vq.files import write_json
 from pytest_vq.schema.load_run import LoadPlan
 from pytest_vq.serve.builtin_engine import run_builtin
@@ -35,7 +36,11 @@ def main(directory: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     order = msgspec.json.decode((directory / "order.json").read_bytes(), type=Order)
     sys.path += [path for path in order.import_paths if path not in sys.path]
-    service: Service = resolve_name(order.served.factory)(**order.served.arguments)
+    try:
+        service: Service = resolve_name(order.served.factory)(**order.served.arguments)
+    except VqError as error:
+        write_json(directory / "error.json", f"{type(error).__name__}: {error}")
+        raise
     if service.sample_count < 1:
         raise MeasurementError(f"{order.served.factory} made a service that holds no samples to ask about")
     _warm(service, order.plan)

@@ -22,6 +22,7 @@ import pytest_vq.precision.bnb_check
 import pytest_vq.processes.fresh  # noqa: F401
 from pytest_vq.catalog.models import isolated
 from pytest_vq.processes import child
+from pytest_vq.serve import load
 
 CONFTEST = """
     import time
@@ -131,6 +132,7 @@ def project(
     """The user's project: ``conftest.py`` with ``my-net``, and a test that runs the matrix."""
     if "cold_start" not in request.fixturenames:
         monkeypatch.setattr(child, "subprocess", warm_start)
+        monkeypatch.setattr(load, "subprocess", warm_start)
     # The device's lock lies there: no test waits for a benchmark that happens to run on this machine.
     locks = pytester.mkdir("locks")
     monkeypatch.setenv("TMPDIR", str(locks))
