@@ -12,6 +12,7 @@ from statistics import median
 from pytest_vq.gate.question import Question
 from pytest_vq.gate.stats import binomial_tail
 from pytest_vq.schema.estimates import Entry, Estimates
+from pytest_vq.schema.spec import FP32
 from pytest_vq.schema.verdict import MetricVerdict, Status
 from pytest_vq.wording import TO_KEEP_IT, count
 
@@ -28,7 +29,7 @@ def lower_bounds(question: Question) -> list[MetricVerdict]:
     tolerances, candidates = question.tolerances, question.candidates
     bound = question.min_sqnr_db if tolerances.min_sqnr_db is None else tolerances.min_sqnr_db
     found = []
-    if bound is not None and not question.setup.is_reference:
+    if bound is not None and question.setup.scheme != FP32:
         found.append(_lower_bound(SQNR, "SQNR against FP32", [c.sqnr_db for c in candidates], bound, "{:.1f} dB"))
     if tolerances.min_accuracy is not None:
         figures = [c.accuracy for c in candidates]

@@ -22,7 +22,7 @@ from pytest_vq.store.baselines import BaselineStore
 if TYPE_CHECKING:
     from pytest_vq.device.device import Device
     from pytest_vq.schema.outcome import Outcome
-    from pytest_vq.serve.serving_runs import Run, Runs
+    from pytest_vq.serve.serving_runs import PutLoad, Runs
 
 MARKER = "vq_serving"
 _NAMES = tuple(f.name for f in fields(ServingTerms) if f.name not in {"scenario", "load_engine"})
@@ -120,7 +120,7 @@ def _runs(case: ServingCase, node_id: str, means: LoadMeans) -> Runs:
 
     words, directory = words_to_find(means.invocation, means.options, node_id), str(means.invocation.directory)
 
-    def by(**manner: Any) -> Run:
+    def by(**manner: Any) -> PutLoad:
         arguments = {"words": words, "directory": directory, "terms": asdict(case.terms), "manner": manner}
         served = Served(_CHILD, arguments)
         return lambda plan: run_load(plan, served, case.terms.load_engine)

@@ -155,14 +155,15 @@ class VqSession:
         """
         if self.options.gate == "off" or outcome.record.verdict is not None:
             return outcome
+        pair = case.case if isinstance(case, ServingCase) else case
         means = Means(
             store=self.store,
             noise=self._noise_of,
             measure_again=partial(self.measure_afresh, node_id),
-            profile=partial(self.profile, case.case if isinstance(case, ServingCase) else case, node_id),
+            profile=partial(self.profile, pair, node_id),
             explanations=self.options.output / "explain",
         )
-        min_sqnr_db = case.min_sqnr_db if isinstance(case, Case) else None
+        min_sqnr_db = pair.min_sqnr_db if isinstance(pair, Case) else None
         return judge(outcome, Demand(tolerances, self.comparisons, min_sqnr_db), means)
 
     def measure_afresh(self, node_id: str) -> Outcome:

@@ -113,7 +113,7 @@ class LoadEvidence:
     outcomes: Mapping[str, int] = field(default_factory=dict)  # "ok", "refused", "unanswered", or an error's class
     messages: Mapping[str, str] = field(default_factory=dict)  # outcome -> what the first error of it said
     repeats: int = 0  # processes that did not count (their own sending lagged), and gave way to another one each
-    probes: Mapping[str, float] = field(default_factory=dict)  # rate tried, as text -> the share that was late
+    probes: Mapping[str, float | None] = field(default_factory=dict)  # rate tried, as text -> late share; None: untold
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,7 @@ class CaseService:
         terms = case.terms
         policy = BatchingPolicy(terms.max_batch_size, terms.max_queue_delay_microseconds, manner.max_queue_size)
         self._batcher = Batcher(self._execute, policy, self._executed.append)
+        self.submit(0).result()  # which warms its thread up, and raises here what goes wrong
 
     @property
     def sample_count(self) -> int:
@@ -109,7 +110,7 @@ class CaseService:
         self._settings.close()
 
     def _place(self, alter: Alteration, *, fallback_answers: bool) -> None:
-        """Convert the pair, and FP32 where it is to answer; warm up every size of batch that is a power of two."""
+        """Convert the pair, and FP32 where it is to answer."""
         case = replace(self._case.case, batch=self._case.terms.max_batch_size)
         self._reference = Reference.of(case.model, self._options.weights)
         self._samples = split_inputs(self._reference.example(_SAMPLES), 1)
@@ -122,8 +123,6 @@ class CaseService:
             guarding = guard(self._answer, fallback=answering(self._fallback, self._device))
             guarding.force_open("to measure what FP32 alone would answer")
             self._answer = guarding
-        for size in self._sizes():
-            self._execute(self._some(size))
 
     def _look_over(self) -> None:
         case, reference = self._workload.case, self._reference
@@ -144,14 +143,30 @@ class CaseService:
         most = self._case.terms.max_batch_size
         return [*(2**n for n in range((most - 1).bit_length())), most]
 
+    def _warm_up(self) -> None:
+        """Execute every size of batch once, on the thread that is to execute them.
+
+        cuDNN's plans are kept for each thread and each shape: under load the first batch of a size would wait for its
+        own. A CPU keeps none that is a thread's, and takes long for many sizes: there powers of two do.
+        """
+        if self._workload.prepared.batch is not None:
+            sizes = [self._case.terms.max_batch_size]
+        elif self._device.is_accelerator:
+            sizes = list(range(1, self._case.terms.max_batch_size + 1))
+        else:
+            sizes = self._sizes()
+        for size in sizes:
+            self._execute(self._some(size))
+
     def _some(self, size: int) -> list[ModelInputs]:
         return [self._samples[n % len(self._samples)] for n in range(size)]
 
     def _execute(self, requests: Sequence[ModelInputs]) -> list[Tensor]:
         """A row for each request. Copying them back waits for the device."""
-        if self._thread != threading.get_native_id():  # settings of a thread's own
+        if self._thread != threading.get_native_id():
             self._thread = threading.get_native_id()
-            self._device.pin_threads()
+            self._device.pin_threads()  # which is a setting of each thread's own
+            self._warm_up()
         batch, inputs = self._workload.prepared.batch, join_inputs(requests)
         fed = inputs if batch is None else pad_inputs(inputs, batch)
         with torch.inference_mode():

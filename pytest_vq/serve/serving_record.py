@@ -14,15 +14,15 @@ from pytest_vq.schema.figures import Effort, MemoryFigures, TimedFigures
 from pytest_vq.schema.load_run import LoadRun, percentile_ms
 from pytest_vq.schema.record import Environment, PairSamples, Record, Samples
 from pytest_vq.schema.served import ExecutedBatch, ServedFacts
-from pytest_vq.schema.serving import LoadEvidence, ServingEstimates, ServingFigures, ServingTerms
+from pytest_vq.schema.serving import OFFLINE, LoadEvidence, ServingEstimates, ServingFigures, ServingTerms
 from pytest_vq.schema.setup import Setup
-from pytest_vq.serve.serving_runs import Served, claim_of
+from pytest_vq.serve.serving_runs import PairUnderLoad, tail_claim
 from pytest_vq.serve.tails import TailVerdict, judge_tail
 
 _MIN_FOR_P95, _MIN_FOR_P99, _MIN_FOR_P995 = 60, 300, 600
 
 
-def record_of(served: Served, setup: Setup, effort: Effort) -> Record:
+def record_of(served: PairUnderLoad, setup: Setup, effort: Effort) -> Record:
     """The record of a pair under load, without a verdict.
 
     Raises MeasurementError where too few requests were answered for a median.
@@ -36,11 +36,11 @@ def record_of(served: Served, setup: Setup, effort: Effort) -> Record:
         coverage=facts.coverage,
         fidelity=facts.fidelity,
         setup=setup,
-        preparation=facts.preparation,
+        preparation=facts_of(runs[-1]).preparation,  # after the load: a recompilation during it counts
         effort=effort,
         serving=_figures(served, terms),
-        disturbance=_disturbance(runs),
-        note=facts.note,
+        disturbance=served.untold or _disturbance(runs),
+        note="; ".join(filter(None, (facts.note, _note_on_fallback(served)))) or None,
         load=_evidence(runs, served, terms),
     )
 
@@ -59,7 +59,7 @@ def facts_of(run: LoadRun) -> ServedFacts:
     return run.facts
 
 
-def estimates_of_loads(record: Record, served: Served, environment: Environment) -> tuple[Estimates, ...]:
+def estimates_of_loads(record: Record, served: PairUnderLoad, environment: Environment) -> tuple[Estimates, ...]:
     """The estimates of every process that was judged; of the one that looked the pair over, where no rate was."""
     runs, figures = served.loads or (served.alone,), record.serving
     whole = Estimates.of(record, environment)
@@ -76,7 +76,7 @@ def estimates_of_loads(record: Record, served: Served, environment: Environment)
                 late=sum(run.violations()),
                 target_qps=figures.target_qps,
                 p995_ms=run.percentile_ms(99.5) if len(run.ended) >= _MIN_FOR_P995 else None,
-                offline_qps=run.answered_per_s if run.plan.scenario == "Offline" else figures.offline_qps,
+                offline_qps=run.answered_per_s if run.plan.scenario == OFFLINE else figures.offline_qps,
                 max_qps_low=figures.max_qps_low,
                 max_qps_high=figures.max_qps_high,
             ),
@@ -85,8 +85,8 @@ def estimates_of_loads(record: Record, served: Served, environment: Environment)
     )
 
 
-def samples_of_loads(served: Served) -> tuple[PairSamples, ...]:
-    """Every latency of every process that was judged, from when a request was due."""
+def samples_of_loads(served: PairUnderLoad) -> tuple[PairSamples, ...]:
+    """Every latency of every process that was judged, from when a request was due; of answered ones, in their order."""
     return tuple(
         PairSamples(
             date_utc=facts_of(run).began_utc,
@@ -94,39 +94,40 @@ def samples_of_loads(served: Served) -> tuple[PairSamples, ...]:
             reference=None,
         )
         for run in served.loads or (served.alone,)
+        if any(is_answered for _, is_answered in run.ended)
     )
 
 
 def _latencies_ms(run: LoadRun) -> tuple[float, ...]:
-    return tuple(ns / 1e6 for ns in run.latencies_ns)
+    return tuple(ns / 1e6 for ns, is_answered in run.ended if is_answered)
 
 
-def judged_tail(served: Served, terms: ServingTerms) -> TailVerdict | None:
+def judged_tail(served: PairUnderLoad, terms: ServingTerms) -> TailVerdict | None:
     """The verdict on what is claimed; None where nothing is: no load was judged, or all requests came at once."""
-    if not served.loads or terms.scenario == "Offline":
+    if not served.loads or terms.scenario == OFFLINE:
         return None
-    return judge_tail([run.violations() for run in served.loads], _utilisation(served) or 0.0, claim_of(terms))
+    return judge_tail([run.violations() for run in served.loads], _utilisation(served) or 0.0, tail_claim(terms))
 
 
-def _utilisation(served: Served) -> float | None:
+def _utilisation(served: PairUnderLoad) -> float | None:
     if served.target_qps is None or served.offline_qps is None:
         return None
     return served.target_qps / served.offline_qps
 
 
-def _figures(served: Served, terms: ServingTerms) -> ServingFigures:
+def _figures(served: PairUnderLoad, terms: ServingTerms) -> ServingFigures:
     runs, tail = served.loads or (served.alone,), judged_tail(served, terms)
     ended = list(chain.from_iterable(run.ended for run in runs))
     batches = _batches(runs)
     waits_ms = [1e3 * wait for batch in batches for wait in batch.queue_s]
     took_ms = [1e3 * batch.execution_s for batch in batches]
-    fallback = served.fallback
-    offline_qps = median(run.answered_per_s for run in served.loads) if terms.scenario == "Offline" else None
+    fallback = _trusted_fallback(served)
+    offline_qps = median(run.answered_per_s for run in served.loads) if terms.scenario == OFFLINE else None
     return ServingFigures(
         scenario=terms.scenario,
         target_qps=served.target_qps,
-        max_qps_low=served.bracket.low if served.bracket else None,
-        max_qps_high=served.bracket.high if served.bracket else None,
+        max_qps_low=served.bracket.low if served.bracket and not served.untold else None,
+        max_qps_high=served.bracket.high if served.bracket and not served.untold else None,
         offline_qps=served.offline_qps if offline_qps is None else offline_qps,
         utilisation=_utilisation(served),
         p995_ms=percentile_ms(ended, 99.5) if len(ended) >= _MIN_FOR_P995 else None,
@@ -144,11 +145,20 @@ def _figures(served: Served, terms: ServingTerms) -> ServingFigures:
         mean_batch_size=len(waits_ms) / len(batches) if batches else None,
         fallback_p995_ms=fallback.percentile_ms(99.5) if fallback and len(fallback.ended) >= _MIN_FOR_P995 else None,
         fallback_violation_rate=sum(fallback.violations()) / len(fallback.ended) if fallback else None,
-        fallback_memory_bytes=facts_of(fallback).fallback_bytes if fallback else None,
+        fallback_memory_bytes=facts_of(served.fallback).fallback_bytes if served.fallback else None,
     )
 
 
-def _timing(runs: Sequence[LoadRun], served: Served) -> TimedFigures:
+def _trusted_fallback(served: PairUnderLoad) -> LoadRun | None:
+    return served.fallback if served.fallback and not _disturbance([served.fallback]) else None
+
+
+def _note_on_fallback(served: PairUnderLoad) -> str | None:
+    why = _disturbance([served.fallback]) if served.fallback else None
+    return f"the fallback's tail is not told: {why}" if why else None
+
+
+def _timing(runs: Sequence[LoadRun], served: PairUnderLoad) -> TimedFigures:
     ended = list(chain.from_iterable(run.ended for run in runs))
     typical_ms = percentile_ms(ended, 50)
     if typical_ms is None:
@@ -177,11 +187,11 @@ def _timing(runs: Sequence[LoadRun], served: Served) -> TimedFigures:
     )
 
 
-def _stop_reason(served: Served) -> str:
+def _stop_reason(served: PairUnderLoad) -> str:
     return "budget" if served.is_short else "protocol"
 
 
-def _evidence(runs: Sequence[LoadRun], served: Served, terms: ServingTerms) -> LoadEvidence:
+def _evidence(runs: Sequence[LoadRun], served: PairUnderLoad, terms: ServingTerms) -> LoadEvidence:
     sizes = Counter(str(batch.size) for batch in _batches(runs))
     probes = served.bracket.probes if served.bracket else {}
     return LoadEvidence(

@@ -8,19 +8,20 @@ as a verdict on a tail takes, with a number of requests that is fixed before the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_vq.errors import MeasurementError
 from pytest_vq.schema.load_run import OK, LoadPlan, LoadRun
 from pytest_vq.schema.serving import MOST_UTILISATION, MULTI_STREAM, OFFLINE, SERVER, ServingTerms
-from pytest_vq.serve.searching import Bracket, search_rate
+from pytest_vq.serve.searching import Bracket, Probes, search_rate
 from pytest_vq.serve.tails import MOST_REQUESTS, PROCESSES, TailClaim, plan_requests
 
 BUDGET_S = 120.0  # of load on one pair, all processes together, where no budget is given
 STORED_SHARE = 0.9  # of the highest rate that kept the bound: what a baseline's gate sends
-_BELOW_MOST = 0.95
+_BELOW_MOST = 0.95  # of the highest utilisation: how far two Offline rates of one service hardly ever differ
 _ATTEMPTS = 4  # at a rate to store, each below the last: one that turned out to be too high is searched for again
+_TIME_TO_SPARE = 1.5
 _OTHER_SEED = 1000  # beyond every seed that is used: of a process that takes another one's place
 _ALONE = 50  # requests of the look over
 _OFFLINE_S = 3.0  # that answering all at once should take
@@ -28,17 +29,17 @@ _LEAST_BATCHES = 20  # and at least so many full batches
 _MOST_AT_ONCE = 20_000  # requests: where the model takes next to nothing, handing out and counting takes the time
 _PROBE_S, _PROBE_LEAST, _PROBE_MOST = 5.0, 500, 2000  # of one rate that is tried: seconds and requests
 
-Run = Callable[[LoadPlan], LoadRun]
+PutLoad = Callable[[LoadPlan], LoadRun]
 
 
 @dataclass(frozen=True, slots=True)
 class Runs:
     """What puts a load on the pair, each in a process of its own."""
 
-    look_over: Run  # it judges the pair, and times its batches, before
-    load: Run
-    offline: Run  # nobody is refused
-    fallback: Run | None = None  # with FP32 in the pair's place; None where that is not asked for
+    look_over: PutLoad  # it judges the pair, and times its batches, before
+    load: PutLoad
+    offline: PutLoad  # nobody is refused
+    fallback: PutLoad | None = None  # with FP32 in the pair's place; None where that is not asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class PairUnderLoad:
     """What became of the loads."""
 
     alone: LoadRun
@@ -63,9 +64,10 @@ class Served:
     fallback: LoadRun | None = None
     is_short: bool = False  # the budget allowed fewer requests than a verdict likes
     repeats: int = 0  # processes that did not count, and gave way to another one each
+    untold: str | None = None  # why no rate was found, where that is no fault of the pair
 
 
-def serve(wanted: Wanted, runs: Runs) -> Served:
+def serve(wanted: Wanted, runs: Runs) -> PairUnderLoad:
     """Put the pair under the loads that ``wanted`` takes.
 
     Raises MeasurementError where the budget allows too few requests to judge anything, or all of them failed.
@@ -75,32 +77,53 @@ def serve(wanted: Wanted, runs: Runs) -> Served:
     at_once = _requests_at_once(terms, _full_batch_s(alone))
     if terms.scenario == OFFLINE:
         plans = [plan_of(terms, OFFLINE, at_once, seed=seed) for seed in range(PROCESSES)]
-        return Served(alone, tuple(map(runs.offline, plans)))
+        return PairUnderLoad(alone, tuple(map(runs.offline, plans)))
     if terms.scenario == SERVER:
         offline_qps = _answered(runs.offline(plan_of(terms, OFFLINE, at_once)))
         return _serve_at_rate(wanted, runs, alone, offline_qps)
-    requests, is_short = _planned(wanted, 1 / _query_s(terms, alone))
+    query_s = _query_s(terms, alone)
+    requests = _planned(wanted, 1 / query_s)
     plans = [plan_of(terms, terms.scenario, requests, seed=seed) for seed in range(PROCESSES)]
-    return Served(alone, tuple(map(runs.load, plans)), is_short=is_short)
+    loads = tuple(runs.load(_given_time(plan, query_s)) for plan in plans)
+    return PairUnderLoad(alone, loads, is_short=_is_short(loads))
 
 
-def _serve_at_rate(wanted: Wanted, runs: Runs, alone: LoadRun, offline_qps: float) -> Served:
-    terms, load, given_qps = wanted.terms, _Repeating(runs.load), wanted.terms.target_qps or wanted.stored_qps
-    bracket = None if given_qps and not wanted.searches else _first_search(wanted, load, alone, offline_qps)
-    for attempt in range(_ATTEMPTS):
-        rate = given_qps or (rate_to_store(bracket.low, offline_qps) if bracket else None)
+def _serve_at_rate(wanted: Wanted, runs: Runs, alone: LoadRun, offline_qps: float) -> PairUnderLoad:
+    terms, load = wanted.terms, _Repeating(runs.load)
+    given_qps = terms.target_qps or (None if wanted.searches else wanted.stored_qps)
+    if given_qps:
+        loads = _load_all(wanted, load, given_qps)
+        fallback = _load_fallback(runs, loads)
+        return PairUnderLoad(alone, loads, offline_qps, given_qps, None, fallback, _is_short(loads), load.repeats)
+    bracket = _first_search(wanted, load, alone, offline_qps)
+    for _ in range(_ATTEMPTS):
+        rate = rate_to_store(bracket.low, offline_qps)
         if not rate:
-            return Served(alone, (), offline_qps, None, bracket)
-        requests, is_short = _planned(wanted, rate)
-        plans = [plan_of(terms, SERVER, requests, target_qps=rate, seed=1 + seed) for seed in range(PROCESSES)]
-        loads = tuple(map(load, plans))
+            return PairUnderLoad(alone, (), offline_qps, None, bracket, repeats=load.repeats, untold=load.invalid)
+        loads = _load_all(wanted, load, rate)
         missed = _missed_share(loads)
-        if given_qps or bracket is None or missed <= terms.allowed_rate or attempt == _ATTEMPTS - 1:
+        if missed is None or missed <= terms.allowed_rate:
             break
         # A rate that the run which stores it does not keep would FAIL whoever comes after it: search on below.
         bracket = _search(wanted, load, offline_qps, {**bracket.probes, rate: missed})
-    fallback = None if runs.fallback is None else runs.fallback(plans[0])
-    return Served(alone, loads, offline_qps, rate, bracket, fallback, is_short, load.repeats)
+    is_kept = missed is not None and missed <= terms.allowed_rate
+    fallback, stored = _load_fallback(runs, loads), bracket if is_kept else None
+    return PairUnderLoad(alone, loads, offline_qps, rate, stored, fallback, _is_short(loads), load.repeats)
+
+
+def _load_all(wanted: Wanted, load: PutLoad, rate_qps: float) -> tuple[LoadRun, ...]:
+    requests = _planned(wanted, rate_qps)
+    return tuple(
+        load(plan_of(wanted.terms, SERVER, requests, target_qps=rate_qps, seed=1 + seed)) for seed in range(PROCESSES)
+    )
+
+
+def _load_fallback(runs: Runs, loads: Sequence[LoadRun]) -> LoadRun | None:
+    return None if runs.fallback is None else runs.fallback(loads[0].plan)
+
+
+def _is_short(loads: Sequence[LoadRun]) -> bool:
+    return loads[0].plan.queries < MOST_REQUESTS
 
 
 class _Repeating:
@@ -109,22 +132,25 @@ class _Repeating:
     LoadGen's rules have it so: what lagged was the sender, and says nothing of the service.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: PutLoad) -> None:
         self._run = run
         self.repeats = 0
+        self.invalid: str | None = None  # why the last process that did not count did not
 
     def __call__(self, plan: LoadPlan) -> LoadRun:
         found = self._run(plan)
         if found.invalid is None:
             return found
         self.repeats += 1
-        return self._run(replace(plan, seed=plan.seed + _OTHER_SEED))
+        found = self._run(replace(plan, seed=plan.seed + _OTHER_SEED))
+        self.invalid = found.invalid or self.invalid
+        return found
 
 
-def _missed_share(loads: Sequence[LoadRun]) -> float:
-    """The share of late requests in the processes that count; none where none does, which says nothing of the rate."""
-    shares = [late_share(run) for run in loads if run.invalid is None]
-    return sum(shares) / len(shares) if shares else 0.0
+def _missed_share(loads: Sequence[LoadRun]) -> float | None:
+    """The share of late requests in the processes that count; None where none does."""
+    shares = [share for share in map(late_share, loads) if share is not None]
+    return sum(shares) / len(shares) if shares else None
 
 
 def rate_to_store(max_qps_low: float, offline_qps: float) -> float:
@@ -148,44 +174,51 @@ def plan_of(
         percentile=terms.percentile,
         seed=seed,
     )
+    if terms.samples_per_query is not None:
+        plan = replace(plan, samples_per_query=terms.samples_per_query)
     if scenario == OFFLINE:  # by intention nearly all wait: none is given up before the run is over
-        plan = replace(plan, query_limit_s=plan.run_limit_s)
-    return plan if terms.samples_per_query is None else replace(plan, samples_per_query=terms.samples_per_query)
+        return replace(plan, query_limit_s=plan.run_limit_s)
+    return plan if target_qps is None else _given_time(plan, 1 / target_qps)
 
 
-def claim_of(terms: ServingTerms) -> TailClaim:
+def _given_time(plan: LoadPlan, query_s: float) -> LoadPlan:
+    """``plan`` with time enough for queries that take, or come every, ``query_s``."""
+    needed_s = _TIME_TO_SPARE * plan.queries * query_s + plan.query_limit_s
+    return replace(plan, run_limit_s=max(plan.run_limit_s, needed_s))
+
+
+def tail_claim(terms: ServingTerms) -> TailClaim:
     """What the terms claim."""
     return TailClaim(percentile=terms.percentile)
 
 
-def late_share(run: LoadRun) -> float:
-    """The share of the requests of one run that were late; all of them where the run does not count."""
+def late_share(run: LoadRun) -> float | None:
+    """The share of the requests of one run that were late; None where the run does not count."""
     late = run.violations()
-    return 1.0 if run.invalid is not None else sum(late) / len(late)
+    return None if run.invalid is not None else sum(late) / len(late)
 
 
-def _first_search(wanted: Wanted, load: Run, alone: LoadRun, offline_qps: float) -> Bracket:
+def _first_search(wanted: Wanted, load: PutLoad, alone: LoadRun, offline_qps: float) -> Bracket:
     typical_ms = alone.percentile_ms(50)
     if typical_ms is None or typical_ms > wanted.terms.latency_bound_ms:
         return Bracket(0.0, alone.answered_per_s, {})  # alone, and late: with others it would be later
     return _search(wanted, load, offline_qps)
 
 
-def _search(wanted: Wanted, load: Run, offline_qps: float, known: Mapping[float, float] | None = None) -> Bracket:
-    def tried(rate: float) -> float:
+def _search(wanted: Wanted, load: PutLoad, offline_qps: float, known: Probes | None = None) -> Bracket:
+    def tried(rate: float) -> float | None:
         requests = round(min(max(_PROBE_S * rate, _PROBE_LEAST), _PROBE_MOST))
         return late_share(load(plan_of(wanted.terms, SERVER, requests, target_qps=rate)))
 
     return search_rate(tried, wanted.terms.allowed_rate, offline_qps, known)
 
 
-def _planned(wanted: Wanted, rate_qps: float) -> tuple[int, bool]:
-    """The requests of each process, and whether the budget has cut them."""
+def _planned(wanted: Wanted, rate_qps: float) -> int:
+    """The requests of each process."""
     try:
-        planned = plan_requests(wanted.budget_s, rate_qps)
+        return plan_requests(wanted.budget_s, rate_qps)
     except ValueError as error:
         raise MeasurementError(str(error)) from None
-    return planned, planned < MOST_REQUESTS
 
 
 def _requests_at_once(terms: ServingTerms, full_batch_s: float) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pytest_vq.schema.figures import Coverage, Identity, Preparation
 from pytest_vq.schema.load_run import OK, REFUSED, LoadPlan, LoadRun, Requests
 from pytest_vq.schema.served import BatchTime, ExecutedBatch, ServedFacts
+from pytest_vq.schema.serving import OFFLINE, SERVER
 from pytest_vq.serve.batching import BatchingPolicy
 from pytest_vq.serve.serving_runs import Runs
 from pytest_vq.serve.virtual_server import VirtualRun, poisson_arrivals, serve_virtually
@@ -46,10 +47,10 @@ class VirtualServer:
         def took_s(size: int, _: int = 0) -> float:
             return pace * self.service_s(size)
 
-        if plan.scenario == "Server":
+        if plan.scenario == SERVER:
             assert plan.target_qps is not None  # LoadPlan sees to it
             found = serve_virtually(poisson_arrivals(plan.target_qps, plan.queries, rng), self.policy, took_s)
-        elif plan.scenario == "Offline":
+        elif plan.scenario == OFFLINE:
             patient = BatchingPolicy(self.policy.max_batch_size, max_queue_size=_UNLIMITED)
             found = serve_virtually(np.zeros(plan.queries), patient, took_s)
         elif plan.scenario == "SingleStream":
@@ -76,7 +77,7 @@ def _requests(found: VirtualRun, plan: LoadPlan) -> Requests:
     done_ns = np.where(is_refused, due_ns, np.rint(np.nan_to_num(found.finish_s) * 1e9).astype(int))
     number = len(due_ns)
     return Requests(
-        query=(0,) * number if plan.scenario == "Offline" else tuple(range(number)),
+        query=(0,) * number if plan.scenario == OFFLINE else tuple(range(number)),
         sample=(0,) * number,
         scheduled_ns=tuple(due_ns.tolist()),
         sent_ns=tuple(due_ns.tolist()),
