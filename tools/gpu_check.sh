@@ -14,7 +14,7 @@
 #   4  the suite again in REPEATS fresh processes, recorded too                           LIMIT_4
 #   5  the suite once more, unchanged: something is compared, and the gate holds          LIMIT_5
 #   6  PROVOKE_MODELS under PROVOKE (precision=fraction slower): the gate must fail it    LIMIT_6
-#   7  SERVING_MODELS under load: their highest rates, recorded into the baselines        LIMIT_7
+#   7  SERVING_MODELS at FP32 under load: a rate is stored, kept, and missed when slower  LIMIT_7
 #
 # Stages 3 to 5 measure each group of MODELS in a process of its own: a pair that fails voids the recording of its
 # group, and a stage that runs into its limit (9 minutes: many runners end a command after 10) goes on from there when
@@ -37,11 +37,11 @@ RESUME=${RESUME:-}
 if [ -n "$CPU" ]; then
     DEVICE=() MODELS=${MODELS:-vit-digits} BUDGET=${BUDGET:-1}
     PROVOKE_MODELS=${PROVOKE_MODELS:-vit-digits} PROVOKE=${PROVOKE:-int8=0.50}
-    SERVING_MODELS=${SERVING_MODELS:-vit-digits} SERVING=(--vq-precisions=fp32 --vq-budget=10)
+    SERVING_MODELS=${SERVING_MODELS:-vit-digits} SERVING_BUDGET=${SERVING_BUDGET:-10}
 else
     DEVICE=(--gpu) MODELS=${MODELS:-} BUDGET=${BUDGET:-4}
     PROVOKE_MODELS=${PROVOKE_MODELS:-vit-base-patch16-384} PROVOKE=${PROVOKE:-int8=0.10}
-    SERVING_MODELS=${SERVING_MODELS:-vit-digits} SERVING=(--vq-budget=60)
+    SERVING_MODELS=${SERVING_MODELS:-vit-digits} SERVING_BUDGET=${SERVING_BUDGET:-30}
 fi
 LIMIT_1=${LIMIT_1:-120} LIMIT_2=${LIMIT_2:-540} LIMIT_3=${LIMIT_3:-540}
 LIMIT_4=${LIMIT_4:-540} LIMIT_5=${LIMIT_5:-540} LIMIT_6=${LIMIT_6:-540}
@@ -160,7 +160,15 @@ stage_6() {
 }
 
 stage_7() {
-    measure 7 "$LIMIT_7" --vq-serving -k test_serving --vq-models="$SERVING_MODELS" --vq-save "${SERVING[@]}"
+    local end=$((SECONDS + LIMIT_7)) status=0
+    local load=(--vq-serving -k test_serving --vq-models="$SERVING_MODELS" --vq-precisions=fp32 --vq-budget="$SERVING_BUDGET")
+    measure 7-stored "$LIMIT_7" "${load[@]}" --vq-save || status=1
+    measure 7-unchanged $((end - SECONDS)) "${load[@]}" || status=1
+    "$PYTHON" tools/gpu_steps.py compared "$kept/vq-results-7-unchanged/results.csv" || status=1
+    measure 7-slower $((end - SECONDS)) "${load[@]}" -p pytest_vq.plugin.provoke --provoke-slowdown=fp32=1.0
+    echo "exit code $?, where 1 is expected"
+    "$PYTHON" tools/gpu_steps.py caught "$kept/vq-results-7-slower/results.csv" fp32=1.0 || status=1
+    return $status
 }
 
 run_stage() {
