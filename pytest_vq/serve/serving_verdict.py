@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from pytest_vq.gate.agreement import changes, lower_bounds
 from pytest_vq.gate.comparison import Metric
-from pytest_vq.gate.decide import find_entry, naming_suspects
+from pytest_vq.gate.decide import BASELINE, find_entry, naming_suspects
 from pytest_vq.gate.machine import compared
 from pytest_vq.gate.noise import STEADY_PACE
 from pytest_vq.gate.question import Question
@@ -50,6 +50,9 @@ def decide_serving(question: Question, record: Record) -> Verdict:
     if obstacle is not None and (terms.scenario == OFFLINE or (terms.has_rate and terms.target_qps is None)):
         return Verdict.of([*answers, obstacle])
     answers += [] if entry is None else changes(question, entry)
+    if terms.has_rate and terms.target_qps is None and stored_qps(entry) is None:
+        reason = f"no rate is stored for {question.setup.words} on this device: record one with --vq-save"
+        return Verdict.of([*answers, MetricVerdict(BASELINE, Status.NO_BASELINE, reason)])
     if terms.scenario == OFFLINE and entry is not None:
         found = _offline_rate(question, entry)
     else:
