@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,6 +77,19 @@ def hanging() -> SampledService:
     """Is never built."""
     threading.Event().wait()
     raise AssertionError
+
+
+def held(fifo: str) -> SampledService:
+    """Is never answered. It and a process that it starts keep ``fifo`` open, and say so there when they do."""
+    subprocess.Popen(["sh", "-c", 'exec sleep 120 > "$0"', fifo])
+    executor = ThreadPoolExecutor(1)
+
+    def answer() -> None:
+        with Path(fifo).open("w") as file:
+            print("on load", file=file, flush=True)
+            time.sleep(120)
+
+    return SampledService(SAMPLES, lambda sample: executor.submit(answer), executor.shutdown)
 
 
 def empty() -> SampledService:

@@ -21,6 +21,7 @@ from typing import Any
 from pytest_vq.errors import MeasurementError, MissingExtraError, SelectionError
 from pytest_vq.processes.command import clean_environment
 from pytest_vq.schema.load_run import ENGINES, LoadPlan, LoadRun
+from pytest_vq.serve.parent_watch import held_pipe
 
 _CHILD = "pytest_vq.serve.load_child"
 _GRACE_S = 15.0  # to end what is under way and to write it down
@@ -93,14 +94,15 @@ def run_load(plan: LoadPlan, served: Served, load_engine: str | None = None) -> 
 
 
 def _run_to_its_end(command: list[str], log: Path, limit_s: float) -> str:
-    """How the process ended. Whatever it started ends with it."""
-    with log.open("wb") as file:
+    """How the process ended. Whatever it started ends with it, and it ends with this process."""
+    with log.open("wb") as file, held_pipe() as watched:
         process = subprocess.Popen(
-            command,
+            [*command, str(watched)],
             env=clean_environment(),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
+            pass_fds=[watched],
             start_new_session=True,
         )
         try:

@@ -1,6 +1,7 @@
-"""The fresh process that puts load on what is served: ``python -m pytest_vq.serve.load_child DIRECTORY``.
+"""The fresh process that puts load on what is served: ``python -m ...load_child DIRECTORY DESCRIPTOR``.
 
-It reads ``order.json`` from the directory and leaves ``run.json`` there, whole or not at all.
+It reads ``order.json`` from the directory and leaves ``run.json`` there, whole or not at all. It ends at once, with all
+that it started, where its parent has closed the other end of the descriptor's pipe, or has ended.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pytest_vq.serve.builtin_engine import run_builtin
 from pytest_vq.serve.endpoint import Service, TellingService
 from pytest_vq.serve.load import Order
 from pytest_vq.serve.loadgen_engine import run_loadgen
+from pytest_vq.serve.parent_watch import end_after_parent
 
 _CLOSING_S = 5.0  # at most; a request that is never answered keeps its thread for ever
 
@@ -68,6 +70,7 @@ def _close(service: Service, limit_s: float) -> None:
 
 
 if __name__ == "__main__":
+    end_after_parent(int(sys.argv[2]))
     main(Path(sys.argv[1]))
     sys.stdout.flush()
     sys.stderr.flush()

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import select
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from concurrent.futures import Future
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 import pytest
 import served
@@ -26,6 +32,21 @@ MS = 1_000_000
 NO_LOADGEN = pytest.mark.skipif(
     find_spec("mlperf_loadgen") is None, reason=f"MLPerf's LoadGen has no wheel for {platform.machine()}"
 )
+
+DEADLINE_S = 30.0
+CALLER = """
+import sys
+from pytest_vq.schema.load_run import LoadPlan
+from pytest_vq.serve.load import Served, run_load
+
+run_load(LoadPlan("SingleStream", 1, warmup_requests=0), Served("served:held", {"fifo": sys.argv[1]}))
+"""
+
+
+def next_of(file: IO[bytes]) -> bytes:
+    """What is written to ``file`` next; nothing where nobody has it open to write any more."""
+    assert select.select([file], [], [], DEADLINE_S)[0], "nothing was written, and it is still open elsewhere"
+    return file.read(100)
 
 
 def plan(scenario: str = "SingleStream", queries: int = 20, **settings: object) -> LoadPlan:
@@ -199,6 +220,26 @@ def test_a_service_that_is_never_built_is_ended_by_the_hard_limit(monkeypatch: p
     asked = plan(build_limit_s=0.5, run_limit_s=0.5)
     with pytest.raises(MeasurementError, match=r"served:hanging was ended after its limit of 1 s"):
         run_load(asked, Served("served:hanging"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_whoever_called_is_killed_and_the_load_ends_with_all_that_it_started(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    path = os.pathsep.join(map(str, (Path(__file__).parents[1], Path(__file__).parents[2])))
+    environment = os.environ | {"PYTHONPATH": path, "TMPDIR": str(tmp_path)}
+    caller = subprocess.Popen([sys.executable, "-c", CALLER, str(fifo)], env=environment)
+    try:
+        with open(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as held:  # noqa: PTH123  # no writer yet
+            assert next_of(held) == b"on load\n"
+            caller.send_signal(number)
+            assert caller.wait(DEADLINE_S) == -number
+            assert next_of(held) == b"", "something that was started keeps the fifo open"
+    finally:
+        caller.kill()
+        caller.wait()
 
 
 def test_a_service_without_samples_is_an_error() -> None:
