@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pytest_vq.errors import QueueFullError
+from pytest_vq import errors
+from pytest_vq.errors import QueueFullError, VqError
 from pytest_vq.serve.endpoint import SampledService, TorchEndpoint, serve_unbatched
 from pytest_vq.serve.open_inference import OpenInferenceEndpoint, ServerModel
 
@@ -90,6 +91,18 @@ def held(fifo: str) -> SampledService:
             time.sleep(120)
 
     return SampledService(SAMPLES, lambda sample: executor.submit(answer), executor.shutdown)
+
+
+def unbuildable(name: str, message: str, cause: str | None = None) -> SampledService:
+    """Raises the error of that class: one of ours, or one that is made here."""
+    kind = getattr(errors, name, None) or type(name, (VqError,), {})
+    raise kind(message) from (None if cause is None else ValueError(cause))
+
+
+def half_built() -> SampledService:
+    """Raises an error of others', while a thread that it began works on."""
+    ThreadPoolExecutor(1).submit(threading.Event().wait)
+    raise ValueError("no such checkpoint")
 
 
 def empty() -> SampledService:

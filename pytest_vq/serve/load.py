@@ -18,7 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pytest_vq.errors import MeasurementError, MissingExtraError, SelectionError
+from pytest_vq import errors
+from pytest_vq.errors import MeasurementError, MissingExtraError, SelectionError, VqError
 from pytest_vq.processes.command import clean_environment
 from pytest_vq.schema.load_run import ENGINES, LoadPlan, LoadRun
 from pytest_vq.serve.parent_watch import held_pipe
@@ -51,6 +52,15 @@ class Order:
     import_paths: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RaisedError:
+    """An error of ours that came up in the fresh process."""
+
+    name: str  # of its class
+    message: str
+    cause: str  # the traceback of what it was raised from; empty where that is nothing
+
+
 def choose_engine(name: str | None = None) -> str:
     """The load engine called ``name``, or the one that runs here if not named: LoadGen, and ours where it is missing.
 
@@ -75,22 +85,36 @@ def run_load(plan: LoadPlan, served: Served, load_engine: str | None = None) -> 
     """What became of every request of ``plan``, sent in a fresh process to what ``served`` describes.
 
     Raises:
-        MeasurementError: the process could not build what is served, crashed, or did not end within the plan's limits.
+        VqError: what building raised there, by its own class and in its own words.
+        MeasurementError: the process crashed, met an error of others', or did not end within the plan's limits.
         SelectionError, MissingExtraError: see `choose_engine`.
     """
     import msgspec
 
     order = Order(plan, served, choose_engine(load_engine), tuple(sys.path))
     with tempfile.TemporaryDirectory(prefix="pytest-vq-load-") as directory:
-        order_file, run_file = Path(directory, "order.json"), Path(directory, "run.json")
+        order_file, run_file, error_file = (Path(directory, f"{name}.json") for name in ("order", "run", "error"))
         order_file.write_bytes(msgspec.json.encode(order))
         limit_s = plan.build_limit_s + plan.run_limit_s + _GRACE_S
         log = Path(directory, "output.log")
         ending = _run_to_its_end([sys.executable, "-m", _CHILD, directory], log, limit_s)
-        if not run_file.exists():
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
-            raise MeasurementError(f"the process that puts load on {served.factory} {ending}; it printed last:\n{tail}")
-        return msgspec.json.decode(run_file.read_bytes(), type=LoadRun)
+        if run_file.exists():
+            return msgspec.json.decode(run_file.read_bytes(), type=LoadRun)
+        if error_file.exists():
+            raise as_raised(msgspec.json.decode(error_file.read_bytes(), type=RaisedError))
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
+        raise MeasurementError(f"the process that puts load on {served.factory} {ending}; it printed last:\n{tail}")
+
+
+def as_raised(raised: RaisedError) -> VqError:
+    """The error again, with the traceback of its cause as its cause; a MeasurementError where its class is not ours."""
+    kind = vars(errors).get(raised.name)
+    if not (isinstance(kind, type) and issubclass(kind, VqError)):
+        kind = MeasurementError
+    error = kind(raised.message)
+    if raised.cause:
+        error.__cause__ = MeasurementError(f"in the process that puts on the load:\n{raised.cause}")
+    return error
 
 
 def _run_to_its_end(command: list[str], log: Path, limit_s: float) -> str:

@@ -20,12 +20,19 @@ from typing import IO
 import pytest
 import served
 
-from pytest_vq.errors import MeasurementError, MissingExtraError, SelectionError
+from pytest_vq.errors import (
+    DeviceOutOfMemoryError,
+    MeasurementError,
+    MissingExtraError,
+    PrecisionError,
+    SelectionError,
+    VqError,
+)
 from pytest_vq.schema.load_run import OK, REFUSED, UNANSWERED, UNSENT, LoadPlan, LoadRun, Requests, why_invalid
 from pytest_vq.serve import load
 from pytest_vq.serve.builtin_engine import run_builtin
 from pytest_vq.serve.ledger import Entry, Ledger
-from pytest_vq.serve.load import Served, choose_engine, run_load
+from pytest_vq.serve.load import RaisedError, Served, as_raised, choose_engine, run_load
 from pytest_vq.serve.loadgen_engine import read_trace, run_loadgen
 
 MS = 1_000_000
@@ -215,6 +222,47 @@ def test_what_cannot_be_built_is_an_error_with_its_last_words() -> None:
         run_load(plan(), Served("served:doubling", {"wrong": 1}))
 
 
+def test_an_error_ends_the_process_at_once_whatever_threads_go_on() -> None:
+    with pytest.raises(MeasurementError, match=r"ended with exit code 1; (.*\n)*ValueError: no such checkpoint"):
+        run_load(plan(build_limit_s=5.0, run_limit_s=5.0), Served("served:half_built"))
+
+
+def error_of_building(name: str, message: str, **more: str) -> VqError:
+    """What is raised where the factory raises that."""
+    with pytest.raises(VqError) as caught:
+        run_load(
+            plan(build_limit_s=DEADLINE_S), Served("served:unbuildable", {"name": name, "message": message} | more)
+        )
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        ("PrecisionError", PrecisionError),
+        ("DeviceOutOfMemoryError", DeviceOutOfMemoryError),
+        ("TheirOwnError", MeasurementError),  # a class that only they know
+    ],
+)
+def test_an_error_of_ours_in_building_is_raised_by_its_class_and_in_its_own_words(
+    raised: str, kind: type[VqError]
+) -> None:
+    error = error_of_building(raised, "my-net-int8: no layer was quantized.\nSee its head.")
+    assert type(error) is kind
+    assert str(error) == "my-net-int8: no layer was quantized.\nSee its head."
+    assert error.__cause__ is None  # with one, a test would show more than those words
+
+
+def test_what_an_error_of_ours_was_raised_from_is_told_with_its_traceback() -> None:
+    error = error_of_building("BuildError", "my-net: its function raised ValueError", cause="no such checkpoint")
+    assert str(error) == "my-net: its function raised ValueError"
+    assert str(error.__cause__).splitlines()[-1] == "ValueError: no such checkpoint"
+
+
+def test_a_name_that_is_no_class_of_errors_is_a_measurement_error() -> None:
+    assert type(as_raised(RaisedError("first_line", "what happened", ""))) is MeasurementError
+
+
 def test_a_service_that_is_never_built_is_ended_by_the_hard_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "_GRACE_S", 0.0)
     asked = plan(build_limit_s=0.5, run_limit_s=0.5)
@@ -243,7 +291,7 @@ def test_whoever_called_is_killed_and_the_load_ends_with_all_that_it_started(
 
 
 def test_a_service_without_samples_is_an_error() -> None:
-    with pytest.raises(MeasurementError, match="holds no samples"):
+    with pytest.raises(MeasurementError, match=r"^served:empty made a service that holds no samples"):
         run_load(plan(), Served("served:empty"))
 
 
