@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pytest_vq.errors import QueueFullError
+from pytest_vq import errors
+from pytest_vq.errors import QueueFullError, VqError
 from pytest_vq.serve.endpoint import SampledService, TorchEndpoint, serve_unbatched
 from pytest_vq.serve.open_inference import OpenInferenceEndpoint, ServerModel
 
@@ -75,6 +78,31 @@ def hanging() -> SampledService:
     """Is never built."""
     threading.Event().wait()
     raise AssertionError
+
+
+def held(fifo: str) -> SampledService:
+    """Is never answered. It and a process that it starts keep ``fifo`` open, and say so there when they do."""
+    subprocess.Popen(["sh", "-c", 'exec sleep 120 > "$0"', fifo])
+    executor = ThreadPoolExecutor(1)
+
+    def answer() -> None:
+        with Path(fifo).open("w") as file:
+            print("on load", file=file, flush=True)
+            time.sleep(120)
+
+    return SampledService(SAMPLES, lambda sample: executor.submit(answer), executor.shutdown)
+
+
+def unbuildable(name: str, message: str, cause: str | None = None) -> SampledService:
+    """Raises the error of that class: one of ours, or one that is made here."""
+    kind = getattr(errors, name, None) or type(name, (VqError,), {})
+    raise kind(message) from (None if cause is None else ValueError(cause))
+
+
+def half_built() -> SampledService:
+    """Raises an error of others', while a thread that it began works on."""
+    ThreadPoolExecutor(1).submit(threading.Event().wait)
+    raise ValueError("no such checkpoint")
 
 
 def empty() -> SampledService:

@@ -18,9 +18,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pytest_vq.errors import MeasurementError, MissingExtraError, SelectionError
+from pytest_vq import errors
+from pytest_vq.errors import MeasurementError, MissingExtraError, SelectionError, VqError
 from pytest_vq.processes.command import clean_environment
 from pytest_vq.schema.load_run import ENGINES, LoadPlan, LoadRun
+from pytest_vq.serve.parent_watch import held_pipe
 
 _CHILD = "pytest_vq.serve.load_child"
 _GRACE_S = 15.0  # to end what is under way and to write it down
@@ -50,6 +52,15 @@ class Order:
     import_paths: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RaisedError:
+    """An error of ours that came up in the fresh process."""
+
+    name: str  # of its class
+    message: str
+    cause: str  # the traceback of what it was raised from; empty where that is nothing
+
+
 def choose_engine(name: str | None = None) -> str:
     """The load engine called ``name``, or the one that runs here if not named: LoadGen, and ours where it is missing.
 
@@ -74,7 +85,8 @@ def run_load(plan: LoadPlan, served: Served, load_engine: str | None = None) -> 
     """What became of every request of ``plan``, sent in a fresh process to what ``served`` describes.
 
     Raises:
-        MeasurementError: the process could not build what is served, crashed, or did not end within the plan's limits.
+        VqError: what building raised there, by its own class and in its own words.
+        MeasurementError: the process crashed, met an error of others', or did not end within the plan's limits.
         SelectionError, MissingExtraError: see `choose_engine`.
     """
     import msgspec
@@ -86,23 +98,35 @@ def run_load(plan: LoadPlan, served: Served, load_engine: str | None = None) -> 
         limit_s = plan.build_limit_s + plan.run_limit_s + _GRACE_S
         log = Path(directory, "output.log")
         ending = _run_to_its_end([sys.executable, "-m", _CHILD, directory], log, limit_s)
+        if run_file.exists():
+            return msgspec.json.decode(run_file.read_bytes(), type=LoadRun)
         if error_file.exists():
-            raise MeasurementError(f"nothing could be served: {msgspec.json.decode(error_file.read_bytes(), type=str)}")
-        if not run_file.exists():
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
-            raise MeasurementError(f"the process that puts load on {served.factory} {ending}; it printed last:\n{tail}")
-        return msgspec.json.decode(run_file.read_bytes(), type=LoadRun)
+            raise as_raised(msgspec.json.decode(error_file.read_bytes(), type=RaisedError))
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
+        raise MeasurementError(f"the process that puts load on {served.factory} {ending}; it printed last:\n{tail}")
+
+
+def as_raised(raised: RaisedError) -> VqError:
+    """The error again, with the traceback of its cause as its cause; a MeasurementError where its class is not ours."""
+    kind = vars(errors).get(raised.name)
+    if not (isinstance(kind, type) and issubclass(kind, VqError)):
+        kind = MeasurementError
+    error = kind(raised.message)
+    if raised.cause:
+        error.__cause__ = MeasurementError(f"in the process that puts on the load:\n{raised.cause}")
+    return error
 
 
 def _run_to_its_end(command: list[str], log: Path, limit_s: float) -> str:
-    """How the process ended. Whatever it started ends with it."""
-    with log.open("wb") as file:
+    """How the process ended. Whatever it started ends with it, and it ends with this process."""
+    with log.open("wb") as file, held_pipe() as watched:
         process = subprocess.Popen(
-            command,
+            [*command, str(watched)],
             env=clean_environment(),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
+            pass_fds=[watched],
             start_new_session=True,
         )
         try:

@@ -1,7 +1,8 @@
-"""The fresh process that puts load on what is served: ``python -m pytest_vq.serve.load_child DIRECTORY``.
+"""The fresh process that puts load on what is served: ``python -m ...load_child DIRECTORY DESCRIPTOR``.
 
-It reads ``order.json`` from the directory and leaves ``run.json`` there, whole or not at all; where what is served
-refuses to be made, ``error.json`` says why.
+It reads ``order.json`` from the directory and leaves ``run.json`` there, or ``error.json`` where an error of ours came
+up; whole or not at all. It ends at once, with all that it started, where its parent has closed the other end of the
+descriptor's pipe, or has ended.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import replace
@@ -22,25 +24,40 @@ from pytest_vq.files import write_json
 from pytest_vq.schema.load_run import LoadPlan
 from pytest_vq.serve.builtin_engine import run_builtin
 from pytest_vq.serve.endpoint import Service, TellingService
-from pytest_vq.serve.load import Order
+from pytest_vq.serve.load import Order, RaisedError
 from pytest_vq.serve.loadgen_engine import run_loadgen
+from pytest_vq.serve.parent_watch import end_after_parent
 
 _CLOSING_S = 5.0  # at most; a request that is never answered keeps its thread for ever
 
 
-def main(directory: Path) -> None:
-    """Carry out the order in ``directory``."""
+def main(directory: Path) -> int:
+    """Carry out the order in ``directory``, and return its exit code: 1 where something was raised, and printed."""
+    try:
+        _carry_out(directory)
+    except BaseException:  # noqa: BLE001  # left to itself, the interpreter would wait for threads of the service's
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _carry_out(directory: Path) -> None:
+    try:
+        _put_on_load(directory)
+    except VqError as error:
+        cause = "".join(traceback.format_exception(error.__cause__)) if error.__cause__ else ""
+        write_json(directory / "error.json", RaisedError(type(error).__name__, str(error), cause))
+        raise
+
+
+def _put_on_load(directory: Path) -> None:
     import msgspec
 
     # An interrupt is the parent's: it ends this process. Raised here, it could reach LoadGen, which does not survive.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     order = msgspec.json.decode((directory / "order.json").read_bytes(), type=Order)
     sys.path += [path for path in order.import_paths if path not in sys.path]
-    try:
-        service: Service = resolve_name(order.served.factory)(**order.served.arguments)
-    except VqError as error:
-        write_json(directory / "error.json", f"{type(error).__name__}: {error}")
-        raise
+    service: Service = resolve_name(order.served.factory)(**order.served.arguments)
     if service.sample_count < 1:
         raise MeasurementError(f"{order.served.factory} made a service that holds no samples to ask about")
     _warm(service, order.plan)
@@ -73,7 +90,8 @@ def _close(service: Service, limit_s: float) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    end_after_parent(int(sys.argv[2]))
+    code = main(Path(sys.argv[1]))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # not by way of the threads that are still waiting
+    os._exit(code)  # not by way of the threads that are still waiting

@@ -33,7 +33,10 @@ def judge_under_load(
     """
     offline_qps = None
     if plan.scenario == "Server":
-        at_once = replace(plan, scenario="Offline", queries=offline_queries, target_qps=None)
+        # By intention nearly all wait: none is given up before the run is over, or the rate would come out too low.
+        at_once = replace(
+            plan, scenario="Offline", queries=offline_queries, target_qps=None, query_limit_s=plan.run_limit_s
+        )
         offline_qps = run_load(at_once, served, load_engine).answered_per_s
     plans = [replace(plan, seed=plan.seed + number) for number in range(PROCESSES)]
     runs = tuple(run_load(one, served, load_engine) for one in plans)

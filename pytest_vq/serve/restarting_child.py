@@ -10,12 +10,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import select
-import signal
 import socket
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +21,7 @@ from typing import Any
 
 from pytest_vq.errors import DeviceLostError, QueueFullError, first_line
 from pytest_vq.serve.endpoint import Endpoint
+from pytest_vq.serve.parent_watch import end_after_parent
 
 # What a reply is. The content of an answer is an array; of a model that was built, nothing; of all else, words.
 BUILT, ANSWER, REFUSED, RAISED, LOST = "built", "answer", "refused", "raised", "lost"
@@ -32,10 +29,9 @@ BUILT, ANSWER, REFUSED, RAISED, LOST = "built", "answer", "refused", "raised", "
 
 def main(descriptor: int) -> None:
     """Make the model that is ordered, and answer batches until the socket is closed."""
-    os.set_inheritable(descriptor, False)  # what is started here must not keep the socket open
     with socket.socket(fileno=descriptor) as parent, parent.makefile("rb") as messages:
         factory, arguments, state, closing_s, import_paths = json.loads(pickle.load(messages))
-        threading.Thread(target=_end_after_parent, args=(descriptor, closing_s), daemon=True).start()
+        end_after_parent(descriptor, closing_s)
         sys.path += [path for path in import_paths if path not in sys.path]
         made: list[Endpoint] = []
         reply = _reply(BUILT, lambda: made.append(resolve_name(factory)(**arguments, state=state)))
@@ -77,18 +73,6 @@ def _is_device_lost() -> bool:
     from pytest_vq.serve.guard import device_is_lost
 
     return device_is_lost()
-
-
-def _end_after_parent(descriptor: int, closing_s: float) -> None:
-    """Wait until the other end of the socket is closed, and end this process if it does not do so by itself.
-
-    In a thread, because a call that hangs would not notice.
-    """
-    poller = select.poll()
-    poller.register(descriptor, 0)  # no event but the one that always counts: the other end has gone
-    poller.poll()
-    time.sleep(closing_s)
-    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -3,29 +3,57 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import select
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from concurrent.futures import Future
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 import pytest
 import served
 
-from pytest_vq.errors import MeasurementError, MissingExtraError, SelectionError
+from pytest_vq.errors import (
+    DeviceOutOfMemoryError,
+    MeasurementError,
+    MissingExtraError,
+    PrecisionError,
+    SelectionError,
+    VqError,
+)
 from pytest_vq.schema.load_run import OK, REFUSED, UNANSWERED, UNSENT, LoadPlan, LoadRun, Requests, why_invalid
 from pytest_vq.serve import load
 from pytest_vq.serve.builtin_engine import run_builtin
 from pytest_vq.serve.ledger import Entry, Ledger
-from pytest_vq.serve.load import Served, choose_engine, run_load
+from pytest_vq.serve.load import RaisedError, Served, as_raised, choose_engine, run_load
 from pytest_vq.serve.loadgen_engine import read_trace, run_loadgen
 
 MS = 1_000_000
 NO_LOADGEN = pytest.mark.skipif(
     find_spec("mlperf_loadgen") is None, reason=f"MLPerf's LoadGen has no wheel for {platform.machine()}"
 )
+
+DEADLINE_S = 30.0
+CALLER = """
+import sys
+from pytest_vq.schema.load_run import LoadPlan
+from pytest_vq.serve.load import Served, run_load
+
+run_load(LoadPlan("SingleStream", 1, warmup_requests=0), Served("served:held", {"fifo": sys.argv[1]}))
+"""
+
+
+def next_of(file: IO[bytes]) -> bytes:
+    """What is written to ``file`` next; nothing where nobody has it open to write any more."""
+    assert select.select([file], [], [], DEADLINE_S)[0], "nothing was written, and it is still open elsewhere"
+    return file.read(100)
 
 
 def plan(scenario: str = "SingleStream", queries: int = 20, **settings: object) -> LoadPlan:
@@ -194,6 +222,47 @@ def test_what_cannot_be_built_is_an_error_with_its_last_words() -> None:
         run_load(plan(), Served("served:doubling", {"wrong": 1}))
 
 
+def test_an_error_ends_the_process_at_once_whatever_threads_go_on() -> None:
+    with pytest.raises(MeasurementError, match=r"ended with exit code 1; (.*\n)*ValueError: no such checkpoint"):
+        run_load(plan(build_limit_s=5.0, run_limit_s=5.0), Served("served:half_built"))
+
+
+def error_of_building(name: str, message: str, **more: str) -> VqError:
+    """What is raised where the factory raises that."""
+    with pytest.raises(VqError) as caught:
+        run_load(
+            plan(build_limit_s=DEADLINE_S), Served("served:unbuildable", {"name": name, "message": message} | more)
+        )
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        ("PrecisionError", PrecisionError),
+        ("DeviceOutOfMemoryError", DeviceOutOfMemoryError),
+        ("TheirOwnError", MeasurementError),  # a class that only they know
+    ],
+)
+def test_an_error_of_ours_in_building_is_raised_by_its_class_and_in_its_own_words(
+    raised: str, kind: type[VqError]
+) -> None:
+    error = error_of_building(raised, "my-net-int8: no layer was quantized.\nSee its head.")
+    assert type(error) is kind
+    assert str(error) == "my-net-int8: no layer was quantized.\nSee its head."
+    assert error.__cause__ is None  # with one, a test would show more than those words
+
+
+def test_what_an_error_of_ours_was_raised_from_is_told_with_its_traceback() -> None:
+    error = error_of_building("BuildError", "my-net: its function raised ValueError", cause="no such checkpoint")
+    assert str(error) == "my-net: its function raised ValueError"
+    assert str(error.__cause__).splitlines()[-1] == "ValueError: no such checkpoint"
+
+
+def test_a_name_that_is_no_class_of_errors_is_a_measurement_error() -> None:
+    assert type(as_raised(RaisedError("first_line", "what happened", ""))) is MeasurementError
+
+
 def test_a_service_that_is_never_built_is_ended_by_the_hard_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "_GRACE_S", 0.0)
     asked = plan(build_limit_s=0.5, run_limit_s=0.5)
@@ -201,8 +270,28 @@ def test_a_service_that_is_never_built_is_ended_by_the_hard_limit(monkeypatch: p
         run_load(asked, Served("served:hanging"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_whoever_called_is_killed_and_the_load_ends_with_all_that_it_started(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    path = os.pathsep.join(map(str, (Path(__file__).parents[1], Path(__file__).parents[2])))
+    environment = os.environ | {"PYTHONPATH": path, "TMPDIR": str(tmp_path)}
+    caller = subprocess.Popen([sys.executable, "-c", CALLER, str(fifo)], env=environment)
+    try:
+        with open(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as held:  # noqa: PTH123  # no writer yet
+            assert next_of(held) == b"on load\n"
+            caller.send_signal(number)
+            assert caller.wait(DEADLINE_S) == -number
+            assert next_of(held) == b"", "something that was started keeps the fifo open"
+    finally:
+        caller.kill()
+        caller.wait()
+
+
 def test_a_service_without_samples_is_an_error() -> None:
-    with pytest.raises(MeasurementError, match="holds no samples"):
+    with pytest.raises(MeasurementError, match=r"^served:empty made a service that holds no samples"):
         run_load(plan(), Served("served:empty"))
 
 

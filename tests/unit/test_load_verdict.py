@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from v2_server import v2_server
 
-from pytest_vq.schema.load_run import LoadPlan, LoadRun
+from pytest_vq.schema.load_run import OK, UNANSWERED, LoadPlan, LoadRun
 from pytest_vq.schema.verdict import Status
 from pytest_vq.serve import load_verdict
 from pytest_vq.serve.batching import BatchingPolicy
@@ -41,6 +41,23 @@ def test_a_server_is_judged_by_five_processes_and_its_offline_rate(virtual: list
     assert judged.verdict.status is Status.PASS
     assert judged.offline_qps == pytest.approx(8 / 3e-3, rel=0.01)
     assert judged.verdict.utilisation == pytest.approx(1000 / judged.offline_qps)
+
+
+def test_who_waits_longer_than_the_limit_of_a_query_counts_for_the_rate_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(plan: LoadPlan, *_: object) -> LoadRun:
+        found = SERVER.run(plan)
+        limit_ns = plan.query_limit_s * 1e9
+        waits_ns = [
+            done - due for done, due in zip(found.requests.completed_ns, found.requests.scheduled_ns, strict=True)
+        ]
+        outcome = tuple(OK if wait_ns <= limit_ns else UNANSWERED for wait_ns in waits_ns)
+        return replace(found, requests=replace(found.requests, outcome=outcome))
+
+    monkeypatch.setattr(load_verdict, "run_load", run)
+    judged = judge_under_load(replace(PLAN, query_limit_s=0.1), ANYTHING)  # 1000 at once take 0.375 s
+    assert judged.offline_qps == pytest.approx(8 / 3e-3, rel=0.01)
 
 
 def test_a_bound_that_is_missed_fails(virtual: list[LoadPlan]) -> None:
