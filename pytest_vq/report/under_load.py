@@ -16,7 +16,7 @@ from pytest_vq.schema.record import Record
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedAnswer:
     """One row under load: its answer to every limit, the others than the tail's by the row of its pair by itself."""
 
     record: Record
@@ -47,18 +47,18 @@ class Served:
 
 def answer_served(
     rows: Sequence[Record], candidates: Sequence[Candidate], constraints: Sequence[Constraint], prices: Prices
-) -> tuple[Served, ...]:
+) -> tuple[ServedAnswer, ...]:
     """The answers of ``rows``, which are under load; those that hold every limit first, by the rate they do it at."""
     found = []
     for record in rows:
         candidate = next((one for one in candidates if is_same_pair(record, one.record)), None)
         checks = tuple(_check(limit, record, candidate) for limit in constraints)
         keeps = any(one.constraint.under_load and one.answer is Answer.YES for one in checks)
-        found.append(Served(record, candidate, checks, serving_cost_of(record, prices) if keeps else None))
+        found.append(ServedAnswer(record, candidate, checks, serving_cost_of(record, prices) if keeps else None))
     return tuple(sorted(found, key=lambda one: (one.answer is not Answer.YES, -_rate(one))))
 
 
-def _rate(served: Served) -> float:
+def _rate(served: ServedAnswer) -> float:
     return served.cost.confirmed_qps if served.cost is not None else 0.0
 
 

@@ -35,7 +35,7 @@ from pytest_vq.report.next_command import measure_again, record_baselines
 from pytest_vq.report.page.page_render import render_page
 from pytest_vq.report.report_callables import rows_in_words
 from pytest_vq.report.report_categories import summarize_categories
-from pytest_vq.report.serving_claims import Claim, claim_of
+from pytest_vq.report.serving_claims import Claim, shown_claim
 from pytest_vq.report.study_report import study_report
 from pytest_vq.report.table import records_table
 from pytest_vq.schema.load_run import SCENARIOS
@@ -207,7 +207,7 @@ class TestClaims:
         ],
     )
     def test_it_is_never_more_than_the_row_shows(self, columns: dict[str, object], claim: Claim) -> None:
-        assert claim_of(make_serving_record(**columns), SERVING_TERMS.allowed_rate) is claim
+        assert shown_claim(make_serving_record(**columns), SERVING_TERMS.allowed_rate) is claim
 
     def test_its_limits_are_those_of_the_verdict_on_a_tail(self) -> None:
         assert (DEFAULT_CLAIM.most_inflation, DEFAULT_CLAIM.most_utilisation) == (MOST_INFLATION, MOST_UTILISATION)
