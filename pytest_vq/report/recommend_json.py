@@ -79,7 +79,7 @@ def _served(served: ServedAnswer) -> dict[str, Any]:
     record, cost = served.record, served.cost
     return {
         "row": served.record.id,
-        "pair": served.pair,
+        "pair": served.pair if served.candidate is None else served.candidate.name,
         "scenario": record.serving.scenario,
         "served": None if record.setup.serving is None else asdict(record.setup.serving),
         "target_qps": record.serving.target_qps,

@@ -10,7 +10,7 @@ from pytest_vq.report.candidates import Candidate, is_same_pair
 from pytest_vq.report.constraints import Answer, Check, check, check_served, worst_answer
 from pytest_vq.report.deployment_cost import Prices, ServingCost, serving_cost_of
 from pytest_vq.report.limits import Constraint
-from pytest_vq.report.next_command import measure_under_load
+from pytest_vq.report.next_command import put_under_load
 from pytest_vq.report.report_serving import served_name
 from pytest_vq.schema.record import Record
 
@@ -31,7 +31,7 @@ class ServedAnswer:
 
     @property
     def pair(self) -> str:
-        """The id of its pair."""
+        """The id of its pair, in requests of one image."""
         return str(replace(self.record.case_id, serving=False))
 
     @property
@@ -51,6 +51,7 @@ def answer_served(
     """The answers of ``rows``, which are under load; those that hold every limit first, by the rate they do it at."""
     found = []
     for record in rows:
+        # The first is that of the smallest batch, which is nearest to requests of one image.
         candidate = next((one for one in candidates if is_same_pair(record, one.record)), None)
         checks = tuple(_check(limit, record, candidate) for limit in constraints)
         keeps = any(one.constraint.under_load and one.answer is Answer.YES for one in checks)
@@ -73,11 +74,10 @@ def _check(limit: Constraint, record: Record, candidate: Candidate | None) -> Ch
 
 def advice(candidates: Sequence[Candidate], options: Mapping[str, Any], *, has_served: bool) -> Iterator[str]:
     """What puts those of ``candidates`` under load that were not, and what the answer is worth without it."""
-    batch = min((candidate.record.setup.batch for candidate in candidates), default=1)  # others have no row under load
-    lacking = [one.record for one in candidates if not one.served and one.record.setup.batch == batch]
+    lacking = [candidate.record for candidate in candidates if not candidate.served]
     if not lacking:
         return
-    command = measure_under_load(lacking, options)
+    command = put_under_load(lacking, options)
     if has_served:
         yield f"pairs without a row under load were not asked; to measure them: {command}"
     else:
