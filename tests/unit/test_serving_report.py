@@ -254,6 +254,19 @@ class TestReport:
         assert "3 requests RuntimeError; the first: out of luck" in report
         assert "7 requests" not in report
 
+    @pytest.mark.parametrize(
+        ("repeats", "said"),
+        [(1, "net-int8-serving (Server): 1 process did not count"), (2, "2 processes did not count")],
+    )
+    def test_processes_that_gave_way_to_others_are_told(self, repeats: int, said: str) -> None:
+        repeated = results_of(replace(SERVED, load=LoadEvidence(SERVING_TERMS, 10, repeats=repeats)))
+        for text in (study_report(repeated).decode(), render_page(repeated).decode()):
+            assert f"{said}, because what sent the load lagged" in text
+
+    def test_where_none_did_nothing_is_said_of_it(self) -> None:
+        for text in (study_report(results_of(SERVED)).decode(), render_page(results_of(SERVED)).decode()):
+            assert "did not count" not in text
+
     def test_where_all_come_at_once_there_is_no_bound_to_keep(self) -> None:
         report = study_report(results_of(OFFLINE)).decode()
         assert "| net | int8 | Offline |" in report
