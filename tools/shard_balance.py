@@ -24,7 +24,7 @@ def main(device: str = "cpu", baselines: Path = ROOT / "baselines") -> None:
     for models in ("study", "default"):
         specs = select_models(models, accelerator=device == "cuda")
         cases = [CaseId(spec.name, precision, 1) for spec in specs for precision in PRECISIONS]
-        seconds = expected_seconds([(str(case), case.model) for case in cases], known)
+        seconds = expected_seconds(cases, known)
         for count in (2, 3, 4, 8):
             shards, by_count = cut(seconds, count), cut([1.0] * len(seconds), count)
             longest, otherwise = (max(sum(seconds[i] for i in one) for one in way) for way in (shards, by_count))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -15,6 +15,7 @@ from pytest_vq.plugin import benchmark, xdist
 from pytest_vq.plugin.items import case_of, measured_by, uses
 from pytest_vq.plugin.marker import check_marker
 from pytest_vq.plugin.ordering import (
+    CostOf,
     expected_cost,
     keep_pairs_together,
     model_groups,
@@ -143,6 +144,21 @@ def in_catalog_order(items: Iterable[pytest.Item]) -> list[MeasuringTest]:
     return sorted(found, key=place)
 
 
+def costs_of(items: Iterable[pytest.Item], known: Mapping[str, float]) -> CostOf:
+    """What an item is expected to take: in seconds where some are ``known``, else by its model's size."""
+    ids = {item.nodeid: case_id for item in items if (case_id := measured_by(item)) is not None}
+    if known:
+        seconds = dict(zip(ids, expected_seconds(list(ids.values()), known), strict=True))
+        return lambda item: seconds[item.nodeid]
+
+    def cost_of(item: pytest.Item) -> float | None:
+        case = case_of(item)
+        # Under load all take minutes, whatever the model.
+        return None if case is None or ids[item.nodeid].serving else expected_cost(case)
+
+    return cost_of
+
+
 class CollectingHooks:
     """Hooks of every process that collects tests."""
 
@@ -212,18 +228,9 @@ class CollectingHooks:
         session = self._session
         measuring = [item for item in items if measured_by(item) is not None]
         session.places = {item.nodeid: place for place, item in enumerate(measuring)}
-        put_in_workers_order(items, case_of, self._costs(items), xdist.worker_count(session.config))
+        put_in_workers_order(items, case_of, costs_of(items, session.durations), xdist.worker_count(session.config))
         session.groups = model_groups(items, case_of) if measuring else []
         xdist.tell_controller(session.config, session)
-
-    def _costs(self, items: Iterable[pytest.Item]) -> Callable[[Case], float | None]:
-        """What a pair is expected to take: in seconds where some are known, else by what its model is."""
-        known = self._session.durations
-        if not known:
-            return expected_cost
-        pairs = [(case.id, case.model.name) for item in items if (case := case_of(item)) is not None]
-        seconds = dict(zip((pair for pair, _ in pairs), expected_seconds(pairs, known), strict=True))
-        return lambda case: seconds[case.id]
 
     def _refuse(self, error: VqError, items: list[pytest.Item]) -> None:
         items.clear()

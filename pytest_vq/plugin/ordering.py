@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CaseOf = Callable[["pytest.Item"], "Case | None"]
-CostOf = Callable[["Case"], float | None]
+CostOf = Callable[["pytest.Item"], float | None]
 
 _QUANTIZED = 2.0  # how much longer a quantized forward takes than FP32's: on a CPU 0.8 to 2.5 times as long
 _LARGE = 0.5  # of a worker's fair share of all the work: what takes longer is begun first, and alone
@@ -44,7 +44,7 @@ def put_in_workers_order(items: list[pytest.Item], case_of: CaseOf, cost_of: Cos
     def weigh(item: pytest.Item) -> Weighed[pytest.Item]:
         case = case_of(item)
         assert case is not None
-        return Weighed(item, case.model.name, cost_of(case))
+        return Weighed(item, case.model.name, cost_of(item))
 
     _refill(items, case_of, lambda pairs: workers_order(map(weigh, pairs), workers))
 

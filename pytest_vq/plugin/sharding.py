@@ -33,7 +33,7 @@ def keep_shard(session: VqSession, items: list[pytest.Item], selected: Sequence[
     tests: dict[CaseId, list[pytest.Item]] = {}
     for one in selected:
         tests.setdefault(one.case_id, []).append(one.item)
-    expected = expected_seconds([(str(case_id), case_id.model) for case_id in tests], session.durations)
+    expected = expected_seconds(list(tests), session.durations)
     seconds = [each * len(same) for each, same in zip(expected, tests.values(), strict=True)]
     here = cut(seconds, shard.count)[shard.number - 1]
     session.selection = Selection.of(shard, [str(case_id) for case_id in tests], here)

@@ -5,23 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 
-_UNKNOWN_S = 1.0  # where nothing is known all pairs count alike, whatever this is
+from pytest_vq.schema.spec import CaseId
+
+# Where nothing is known: all pairs count alike, and so do all under load, which take minutes each.
+_UNKNOWN_S, _UNKNOWN_SERVING_S = 10.0, 300.0
 _PER_SECOND = 1000  # sums are compared in whole milliseconds: rounding of sums must not move a pair
 
 
-def expected_seconds(pairs: Sequence[tuple[str, str]], known: Mapping[str, float]) -> list[float]:
-    """What each of ``pairs``, ``(id, model)``, is expected to take.
+def expected_seconds(pairs: Sequence[CaseId], known: Mapping[str, float]) -> list[float]:
+    """What each of ``pairs`` is expected to take, by what others of its kind do: by themselves, or under load.
 
     That is what it is known to take; else the mean of the model's selected pairs that are known; else the median of
     all that is known.
     """
-    of_models: dict[str, list[float]] = {}
-    for pair, model in pairs:
-        if pair in known:
-            of_models.setdefault(model, []).append(known[pair])
-    otherwise = median(known.values()) if known else _UNKNOWN_S
+    of_models: dict[tuple[str, bool], list[float]] = {}
+    for pair in pairs:
+        if str(pair) in known:
+            of_models.setdefault((pair.model, pair.serving), []).append(known[str(pair)])
     means = {model: fmean(seconds) for model, seconds in of_models.items()}
-    return [known.get(pair, means.get(model, otherwise)) for pair, model in pairs]
+    under_load = {str(pair) for pair in pairs if pair.serving}
+    otherwise = {
+        False: _median([seconds for pair, seconds in known.items() if pair not in under_load], _UNKNOWN_S),
+        True: _median([known[pair] for pair in under_load & known.keys()], _UNKNOWN_SERVING_S),
+    }
+    return [known.get(str(pair), means.get((pair.model, pair.serving), otherwise[pair.serving])) for pair in pairs]
+
+
+def _median(seconds: Sequence[float], otherwise: float) -> float:
+    return median(seconds) if seconds else otherwise
 
 
 def cut(seconds: Sequence[float], count: int) -> list[range]:

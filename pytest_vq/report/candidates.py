@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_vq.report.latency_interval import latency_interval, noise_of_run
 from pytest_vq.report.scheme_order import SchemePlace, setup_place
@@ -87,8 +87,15 @@ def served_rows(records: Iterable[Record]) -> list[Record]:
 
 
 def is_same_pair(served: Record, record: Record) -> bool:
-    """Whether a row under load is of the pair that ``record`` is of."""
-    return served.setup.scheme == record.setup.scheme and _likeness(served) == _likeness(record)
+    """Whether a row under load is of the pair that ``record`` is of, whatever batch that was measured at by itself.
+
+    A request under load is one image; how many go into a batch is what the service decides.
+    """
+    return _under_load(served) == _under_load(record)
+
+
+def _under_load(record: Record) -> tuple[CaseId, str | None]:
+    return replace(record.case_id, batch=1, serving=True), record.setup.weights
 
 
 def _likeness(record: Record) -> tuple[str, int, str | None]:

@@ -13,7 +13,7 @@ from pytest_vq.report.deployment_cost import NEVER, DeploymentCost, formulas
 from pytest_vq.report.limits import Constraint
 from pytest_vq.report.recommendation import Assessment, NearestMiss, Recommendation
 from pytest_vq.report.tiers import Pick, Tiers
-from pytest_vq.report.under_load import Served
+from pytest_vq.report.under_load import ServedAnswer
 
 SCHEMA_VERSION = 1
 
@@ -75,11 +75,11 @@ def _pair(assessment: Assessment) -> dict[str, Any]:
     }
 
 
-def _served(served: Served) -> dict[str, Any]:
+def _served(served: ServedAnswer) -> dict[str, Any]:
     record, cost = served.record, served.cost
     return {
         "row": served.record.id,
-        "pair": served.pair,
+        "pair": served.pair if served.candidate is None else served.candidate.name,
         "scenario": record.serving.scenario,
         "served": None if record.setup.serving is None else asdict(record.setup.serving),
         "target_qps": record.serving.target_qps,

@@ -14,7 +14,7 @@ from pytest_vq.report.limits import Constraint, Quantity
 from pytest_vq.report.pareto import Axes, Standing, axes_of, place
 from pytest_vq.report.scenarios import Scenario
 from pytest_vq.report.tiers import Pick, Tiers, fastest, smallest, tiers_of
-from pytest_vq.report.under_load import Served, advice, answer_served
+from pytest_vq.report.under_load import ServedAnswer, advice, answer_served
 from pytest_vq.store.results import Results
 from pytest_vq.store.samples import SamplesLine
 
@@ -105,7 +105,7 @@ class Recommendation:
     costs: tuple[DeploymentCost, ...]
     nearest_misses: tuple[NearestMiss, ...]  # where nothing qualifies
     unmeasured: tuple[str, ...]  # what this run could not measure, a sentence each
-    served: tuple[Served, ...] = ()  # where rows under load answer; those that hold first
+    served: tuple[ServedAnswer, ...] = ()  # where rows under load answer; those that hold first
     advice: tuple[str, ...] = ()  # what would answer better, where the question is about traffic
 
     @property

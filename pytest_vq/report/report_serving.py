@@ -25,6 +25,16 @@ def figures_table(records: Sequence[Record]) -> Table:
     return Table(found.titles, found.align, found.rows)
 
 
+def remarks(records: Sequence[Record]) -> dict[str, tuple[str, ...]]:
+    """What is to be said beside the figures, a sentence each, by title; titles without any are left out."""
+    found = {
+        "What the bounds come to": claims(records),
+        "Requests that were not answered": shortfalls(records),
+        "Processes that did not count": repeats(records),
+    }
+    return {title: lines for title, lines in found.items() if lines}
+
+
 def claims(records: Sequence[Record]) -> tuple[str, ...]:
     """What the row of each pair under load shows of its latency bound, a sentence each.
 
@@ -47,6 +57,16 @@ def _shortfalls_of(record: Record) -> Iterator[str]:
             said = load.messages.get(outcome, "")
             told = f"; the first: {said}" if said else ""
             yield f"{served_name(record)}: {count(number, 'request')} {outcome}{told}"
+
+
+def repeats(records: Sequence[Record]) -> tuple[str, ...]:
+    """How many processes of each pair gave way to others, a sentence each; of a pair without any, nothing."""
+    return tuple(
+        f"{served_name(record)}: {count(load.repeats, 'process', 'processes')} did not count, because what sent the "
+        "load lagged; another one took the place of each"
+        for record in ordered_serving(records)
+        if (load := record.load) is not None and load.repeats
+    )
 
 
 def sweep_table(records: Sequence[Record]) -> Table:

@@ -22,7 +22,7 @@ class Claim(StrEnum):
     OPEN = "open"
 
 
-def claim_of(record: Record, allowed_rate: float) -> Claim:
+def shown_claim(record: Record, allowed_rate: float) -> Claim:
     """What the row of a pair under load shows of its own latency bound, where ``allowed_rate`` of requests may miss it.
 
     MISSED where even the lower bound on their share is above that, CONFIRMED where the upper one is not and nothing
@@ -44,7 +44,7 @@ def claim_within(record: Record, limit_ms: float, allowed_rate: float) -> Claim 
     terms = record.setup.serving
     if terms is None:
         return None
-    bound_ms, claim = terms.latency_bound_ms, claim_of(record, allowed_rate)
+    bound_ms, claim = terms.latency_bound_ms, shown_claim(record, allowed_rate)
     tells = {
         Claim.CONFIRMED: bound_ms <= limit_ms,
         Claim.MISSED: bound_ms >= limit_ms,
@@ -92,4 +92,4 @@ def claim_words(record: Record, terms: ServingTerms) -> str:
     tail = "" if figures.p995_ms is None else f", p99.5 {milliseconds(figures.p995_ms)}"
     doubts = "".join(f"; {doubt}" for doubt in doubts_of(record))
     allowed = f"{plain_percent(terms.allowed_rate)} allowed"
-    return f"{claim_of(record, terms.allowed_rate)}: {claimed}: {late_words(figures)}, {allowed}{tail}{doubts}"
+    return f"{shown_claim(record, terms.allowed_rate)}: {claimed}: {late_words(figures)}, {allowed}{tail}{doubts}"

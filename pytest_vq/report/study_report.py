@@ -103,12 +103,9 @@ def _about_serving(served: Sequence[Record]) -> Iterator[ReportBlock]:
     yield Section("Serving")
     yield report_serving.figures_table(served)
     yield Lines(report_serving.introduction(served))
-    if claims := report_serving.claims(served):
-        yield Section("What the bounds come to", level=3)
-        yield Lines(claims)
-    if short := report_serving.shortfalls(served):
-        yield Section("Requests that were not answered", level=3)
-        yield Lines(short)
+    for title, lines in report_serving.remarks(served).items():
+        yield Section(title, level=3)
+        yield Lines(lines)
     for title, table in (
         ("Batches by size", report_serving.sweep_table(served)),
         ("What the fallback costs", report_serving.fallback_table(served)),

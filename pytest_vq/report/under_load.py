@@ -10,13 +10,13 @@ from pytest_vq.report.candidates import Candidate, is_same_pair
 from pytest_vq.report.constraints import Answer, Check, check, check_served, worst_answer
 from pytest_vq.report.deployment_cost import Prices, ServingCost, serving_cost_of
 from pytest_vq.report.limits import Constraint
-from pytest_vq.report.next_command import measure_under_load
+from pytest_vq.report.next_command import put_under_load
 from pytest_vq.report.report_serving import served_name
 from pytest_vq.schema.record import Record
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedAnswer:
     """One row under load: its answer to every limit, the others than the tail's by the row of its pair by itself."""
 
     record: Record
@@ -31,7 +31,7 @@ class Served:
 
     @property
     def pair(self) -> str:
-        """The id of its pair."""
+        """The id of its pair, in requests of one image."""
         return str(replace(self.record.case_id, serving=False))
 
     @property
@@ -47,18 +47,19 @@ class Served:
 
 def answer_served(
     rows: Sequence[Record], candidates: Sequence[Candidate], constraints: Sequence[Constraint], prices: Prices
-) -> tuple[Served, ...]:
+) -> tuple[ServedAnswer, ...]:
     """The answers of ``rows``, which are under load; those that hold every limit first, by the rate they do it at."""
     found = []
     for record in rows:
+        # The first is that of the smallest batch, which is nearest to requests of one image.
         candidate = next((one for one in candidates if is_same_pair(record, one.record)), None)
         checks = tuple(_check(limit, record, candidate) for limit in constraints)
         keeps = any(one.constraint.under_load and one.answer is Answer.YES for one in checks)
-        found.append(Served(record, candidate, checks, serving_cost_of(record, prices) if keeps else None))
+        found.append(ServedAnswer(record, candidate, checks, serving_cost_of(record, prices) if keeps else None))
     return tuple(sorted(found, key=lambda one: (one.answer is not Answer.YES, -_rate(one))))
 
 
-def _rate(served: Served) -> float:
+def _rate(served: ServedAnswer) -> float:
     return served.cost.confirmed_qps if served.cost is not None else 0.0
 
 
@@ -73,11 +74,10 @@ def _check(limit: Constraint, record: Record, candidate: Candidate | None) -> Ch
 
 def advice(candidates: Sequence[Candidate], options: Mapping[str, Any], *, has_served: bool) -> Iterator[str]:
     """What puts those of ``candidates`` under load that were not, and what the answer is worth without it."""
-    batch = min((candidate.record.setup.batch for candidate in candidates), default=1)  # others have no row under load
-    lacking = [one.record for one in candidates if not one.served and one.record.setup.batch == batch]
+    lacking = [candidate.record for candidate in candidates if not candidate.served]
     if not lacking:
         return
-    command = measure_under_load(lacking, options)
+    command = put_under_load(lacking, options)
     if has_served:
         yield f"pairs without a row under load were not asked; to measure them: {command}"
     else:

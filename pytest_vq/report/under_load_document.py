@@ -9,7 +9,7 @@ from pytest_vq.report.constraints import Answer
 from pytest_vq.report.deployment_cost import serving_formulas
 from pytest_vq.report.document_blocks import NOT_MEASURED, Block, Heading, Lines, Table
 from pytest_vq.report.serving_claims import bracket_words, late_words
-from pytest_vq.report.under_load import Served
+from pytest_vq.report.under_load import ServedAnswer
 from pytest_vq.wording import between, figure, milliseconds
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ def blocks_under_load(found: Recommendation) -> Iterator[Block]:
         yield from _costs(found)
 
 
-def _first_words(first: Served) -> str:
+def _first_words(first: ServedAnswer) -> str:
     if first.answer is not Answer.YES or first.cost is None:
         return "no row under load holds"
     return f"highest confirmed rate: {first.pair}, {figure(first.cost.confirmed_qps)} queries/s"
 
 
-def _row(served: Served) -> tuple[str, ...]:
+def _row(served: ServedAnswer) -> tuple[str, ...]:
     figures = served.record.serving
     return (
         served.name,
@@ -70,7 +70,7 @@ def _costs(found: Recommendation) -> Iterator[Block]:
     yield Table(tuple(headers[i] for i in used), ("left", *["right"] * (len(used) - 1)), cells)
 
 
-def _cost_row(served: Served) -> tuple[str, ...]:
+def _cost_row(served: ServedAnswer) -> tuple[str, ...]:
     cost = served.cost
     if cost is None:
         return served.name, "", "", "", ""

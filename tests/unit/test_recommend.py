@@ -4,7 +4,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,9 @@ def write(
     times_ms: Iterable[float] = (10.0,) * 10,
     failed: Iterable[Failure] = (),
     complete: bool = True,
+    options: Mapping[str, Any] | None = None,
 ) -> Path:
-    writer = ResultsWriter(directory, {})
+    writer = ResultsWriter(directory, dict(options or {}))
     for one in records:
         writer.add(make_outcome(one, ENVIRONMENT, samples=(make_samples(tuple(times_ms)),)))
     for failure in failed:
@@ -242,6 +243,25 @@ def test_a_pair_that_was_not_put_under_load_does_not_hold_the_cloud(
     _, out, _ = recommend("--scenario", "cloud")
     command = "pytest bench/test_serving.py --vq-models=deit-tiny-patch16-224 --vq-precisions=int8"
     assert line_of(out, "were not asked").endswith(command)
+
+
+@pytest.mark.parametrize("batches", [(8,), (1, 8)])
+def test_a_row_under_load_answers_for_its_pair_whatever_batch_that_was_measured_at(
+    recommend: Run, found: Found, tmp_path: Path, batches: Sequence[int]
+) -> None:
+    pairs = [record(batch=batch) for batch in batches]
+    write(tmp_path / "run", *pairs, served())
+    cloud = found("--scenario", "cloud")
+    assert answers(cloud) == {pair.id: "yes" for pair in pairs}
+    assert [row["pair"] for row in cloud["under_load"]] == [pairs[0].id]
+    assert "were not asked" not in recommend("--scenario", "cloud")[1]
+
+
+def test_pairs_of_any_batch_are_put_under_load_in_requests_of_one_image(recommend: Run, tmp_path: Path) -> None:
+    pairs = [record("deit-tiny-patch16-224", batch=batch) for batch in (4, 8)]
+    write(tmp_path / "run", *pairs, times_ms=[5.0] * 600, options={"batch": [4, 8], "budget": 4.0, "gpu": True})
+    command = "pytest bench/test_serving.py --gpu --vq-models=deit-tiny-patch16-224 --vq-precisions=int8"
+    assert line_of(recommend("--scenario", "cloud")[1], "judged from single requests").endswith(f": {command}")
 
 
 def test_rows_under_load_alone_answer_the_cloud(recommend: Run, found: Found, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from factories import make_case
 
+from pytest_vq.plugin.collecting import costs_of
 from pytest_vq.plugin.ordering import Weighed, keep_pairs_together, model_groups, workers_order
 from pytest_vq.plugin.xdist import KeepsModels, distribution_refusal, model_scheduling
 
@@ -109,6 +111,26 @@ def test_pairs_go_back_to_catalog_order_test_by_test_and_others_keep_their_place
     items = [item("b", 1), item("plain", None), item("a", 1), item("b", 0), item("a", 0)]
     keep_pairs_together(items, lambda item: None if item.number is None else "a case")  # type: ignore[arg-type, return-value]
     assert [item.nodeid for item in items] == ["b[0]", "plain[None]", "b[1]", "a[0]", "a[1]"]
+
+
+class TestCosts:
+    """What a test is taken to take: the pair by itself, or under load."""
+
+    @pytest.fixture
+    def items(self) -> list[Any]:
+        callspec = SimpleNamespace(params={"vq_case": make_case()})
+        return [
+            SimpleNamespace(nodeid=name, callspec=callspec, fixturenames=("vq_case", name))
+            for name in ("vq_bench", "vq_serve")
+        ]
+
+    def test_under_load_it_is_the_seconds_that_are_known_of_its_row_under_load(self, items: list[Any]) -> None:
+        known = costs_of(items, {"net-int8": 4.0, "net-int8-serving": 200.0})
+        assert [known(item) for item in items] == [4.0, 200.0]
+
+    def test_without_any_seconds_it_counts_under_load_as_long_as_any(self, items: list[Any]) -> None:
+        by_size = costs_of(items, {})
+        assert [by_size(item) is None for item in items] == [False, True]
 
 
 def test_pairs_of_one_model_share_a_number() -> None:

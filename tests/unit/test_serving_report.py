@@ -35,7 +35,7 @@ from pytest_vq.report.next_command import measure_again, record_baselines
 from pytest_vq.report.page.page_render import render_page
 from pytest_vq.report.report_callables import rows_in_words
 from pytest_vq.report.report_categories import summarize_categories
-from pytest_vq.report.serving_claims import Claim, claim_of
+from pytest_vq.report.serving_claims import Claim, shown_claim
 from pytest_vq.report.study_report import study_report
 from pytest_vq.report.table import records_table
 from pytest_vq.schema.load_run import SCENARIOS
@@ -207,7 +207,7 @@ class TestClaims:
         ],
     )
     def test_it_is_never_more_than_the_row_shows(self, columns: dict[str, object], claim: Claim) -> None:
-        assert claim_of(make_serving_record(**columns), SERVING_TERMS.allowed_rate) is claim
+        assert shown_claim(make_serving_record(**columns), SERVING_TERMS.allowed_rate) is claim
 
     def test_its_limits_are_those_of_the_verdict_on_a_tail(self) -> None:
         assert (DEFAULT_CLAIM.most_inflation, DEFAULT_CLAIM.most_utilisation) == (MOST_INFLATION, MOST_UTILISATION)
@@ -253,6 +253,19 @@ class TestReport:
         report = study_report(results_of(replace(SERVED, load=load))).decode()
         assert "3 requests RuntimeError; the first: out of luck" in report
         assert "7 requests" not in report
+
+    @pytest.mark.parametrize(
+        ("repeats", "said"),
+        [(1, "net-int8-serving (Server): 1 process did not count"), (2, "2 processes did not count")],
+    )
+    def test_processes_that_gave_way_to_others_are_told(self, repeats: int, said: str) -> None:
+        repeated = results_of(replace(SERVED, load=LoadEvidence(SERVING_TERMS, 10, repeats=repeats)))
+        for text in (study_report(repeated).decode(), render_page(repeated).decode()):
+            assert f"{said}, because what sent the load lagged" in text
+
+    def test_where_none_did_nothing_is_said_of_it(self) -> None:
+        for text in (study_report(results_of(SERVED)).decode(), render_page(results_of(SERVED)).decode()):
+            assert "did not count" not in text
 
     def test_where_all_come_at_once_there_is_no_bound_to_keep(self) -> None:
         report = study_report(results_of(OFFLINE)).decode()

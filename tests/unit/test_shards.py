@@ -19,6 +19,7 @@ from pytest_vq.processes.command import Invocation
 from pytest_vq.processes.fresh import measure_afresh, profile_afresh, run_afresh
 from pytest_vq.processes.shards import cut, expected_seconds
 from pytest_vq.schema.shard import Selection, Shard
+from pytest_vq.schema.spec import CaseId
 
 
 def smallest_largest_sum(seconds: list[float], count: int) -> float:
@@ -57,15 +58,30 @@ class TestCut:
         assert max(sums) < sum(seconds) / 100 + 20
 
 
+def pair(model: str, scheme: str, *, serving: bool = False) -> CaseId:
+    return CaseId(model, scheme, 1, serving)
+
+
 class TestExpectedSeconds:
-    PAIRS = (("a-fp32", "a"), ("a-int8", "a"), ("a-int4", "a"), ("b-fp32", "b"))
+    PAIRS = (pair("a", "fp32"), pair("a", "int8"), pair("a", "int4"), pair("b", "fp32"))
+    SERVED = (pair("a", "int8", serving=True), pair("b", "int8", serving=True))
 
     def test_nothing_known_makes_all_equal(self) -> None:
-        assert expected_seconds(self.PAIRS, {}) == [1, 1, 1, 1]
+        assert len(set(expected_seconds(self.PAIRS, {}))) == 1
 
     def test_an_unknown_pair_takes_its_models_mean_and_a_model_nobody_knows_the_median(self) -> None:
         known = {"a-fp32": 2.0, "a-int8": 4.0, "of another selection": 30.0}
         assert expected_seconds(self.PAIRS, known) == [2, 4, 3, 4]
+
+    @pytest.mark.parametrize("known", [{}, {"a-fp32": 2.0, "a-int8": 4.0}])
+    def test_where_none_under_load_is_known_they_take_minutes(self, known: dict[str, float]) -> None:
+        seconds = expected_seconds([*self.PAIRS, *self.SERVED], known)
+        assert min(seconds[-2:]) > 10 * max(seconds[:-2])
+
+    def test_pairs_under_load_and_others_say_nothing_of_each_other(self) -> None:
+        known = {"a-int8": 4.0, "a-int8-serving": 200.0}
+        served = pair("a", "int4", serving=True)
+        assert expected_seconds([*self.PAIRS, *self.SERVED, served], known) == [4, 4, 4, 4, 200, 200, 200]
 
 
 class TestShard:

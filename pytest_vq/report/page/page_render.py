@@ -96,8 +96,7 @@ def _serving(served: Sequence[Record]) -> dict[str, Any]:
     return {
         "served": {title: table for title, table in tables.items() if table.rows},
         "served_how": report_serving.introduction(served),
-        "served_claims": report_serving.claims(served),
-        "served_short": report_serving.shortfalls(served),
+        "served_remarks": report_serving.remarks(served),
         "served_method": report_serving.METHOD,
     }
 
