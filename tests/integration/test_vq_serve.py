@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from textwrap import dedent
 from xml.etree import ElementTree
 
 import pytest
+from warm_start import PYTEST
 
 from pytest_vq.cli.main import main
 from pytest_vq.device.telemetry import HostTelemetry
 from pytest_vq.plugin import provoke
+from pytest_vq.processes.command import clean_environment
 from pytest_vq.serve import load, searching, serving_runs
+
+ROOT = Path(__file__).parents[2]
 
 # Where load is put on it nobody else's work may decide: whether the machine was busy is a question for other tests.
 UNDISTURBED = """
@@ -156,6 +161,22 @@ class TestSelection:
     def test_what_is_asked_for_is_selected(self, two, words) -> None:
         result = two.runpytest_inprocess(FP32, "--collect-only", "-q", *words)
         result.stdout.fnmatch_lines([NODE.replace("[", "[[]")])
+
+    @pytest.mark.parametrize(
+        ("words", "modules"),
+        [
+            (("bench",), {"bench/test_precision.py"}),
+            (("bench", "--vq-serving"), {"bench/test_precision.py", "bench/test_serving.py"}),
+            (("bench/test_serving.py",), {"bench/test_serving.py"}),
+        ],
+        ids=["unnamed", "by the option", "by its file"],
+    )
+    def test_our_own_suite_serves_where_it_is_asked_to(self, words, modules, warm_start, tmp_path) -> None:
+        told = tmp_path / "told"
+        with told.open("wb") as file:
+            command = [*PYTEST, *words, "--collect-only", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
+            assert warm_start.start(command, ROOT, clean_environment(), [file.fileno()] * 2) == 0
+        assert {line.partition("::")[0] for line in told.read_text().splitlines() if "::" in line} == modules
 
     @pytest.mark.usefixtures("cold_start")
     def test_workers_have_it_measured_by_processes_as_the_package_starts_them(self, serving, rows) -> None:
