@@ -50,9 +50,9 @@ class WarmStart:
         """``subprocess.Popen`` as ``serve.load`` calls it."""
         if tuple(command[: len(LOAD)]) != LOAD:
             return subprocess.Popen(command, **given)
-        assert given.keys() == {"env", "stdin", "stdout", "stderr", "start_new_session"}, given
+        assert given.keys() == {"env", "stdin", "stdout", "stderr", "pass_fds", "start_new_session"}
         assert (given["stdin"], given["stderr"], given["start_new_session"]) == (self.DEVNULL, self.STDOUT, True)
-        return self._begin(command, Path.cwd(), given["env"], [given["stdout"].fileno()] * 2)
+        return self._begin(command, Path.cwd(), given["env"], [given["stdout"].fileno()] * 2, given["pass_fds"])
 
     def start(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from statistics import median
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pytest_vq.catalog.inputs import ModelInputs, join_inputs, move_inputs, pad_inputs, split_inputs
-from pytest_vq.device.device import Device, guarded, open_device
+from pytest_vq.device.device import guarded, open_device
 from pytest_vq.device.telemetry import HostTelemetry, State
 from pytest_vq.errors import OutputError
 from pytest_vq.execution.prepared import Alteration
@@ -28,7 +28,6 @@ from pytest_vq.precision.fp32 import true_fp32
 from pytest_vq.schema.cases import ServingCase
 from pytest_vq.schema.figures import Fidelity
 from pytest_vq.schema.served import BatchTime, ExecutedBatch, ServedFacts
-from pytest_vq.schema.spec import Case
 from pytest_vq.serve.batching import Batcher, BatchingPolicy
 from pytest_vq.serve.guard import guard, held_bytes
 
@@ -116,13 +115,22 @@ class CaseService:
         self._samples = split_inputs(self._reference.example(_SAMPLES), 1)
         self._workload = place(case, self._reference, self._device, alter)
         self._fallback: Workload | None = None
-        self._answer = answering(self._workload, self._device)
+        self._answer = self._answering(self._workload)
         if fallback_answers:
             fp32 = replace(case, scheme=reference_scheme())
             self._fallback = place(fp32, self._reference, self._device, alter)
-            guarding = guard(self._answer, fallback=answering(self._fallback, self._device))
+            guarding = guard(self._answer, fallback=self._answering(self._fallback))
             guarding.force_open("to measure what FP32 alone would answer")
             self._answer = guarding
+
+    def _answering(self, workload: Workload) -> Callable[[ModelInputs], Tensor]:
+        """What gives inputs (FP32, on the CPU) to ``workload`` and returns the tensor that is compared."""
+
+        def answer(inputs: ModelInputs) -> Tensor:
+            fed = move_inputs(inputs, self._device.torch_device, workload.converted.dtype)
+            return forward(workload.prepared.request(fed), fed, self._case.id, taking(workload.case))
+
+        return answer
 
     def _look_over(self) -> None:
         case, reference = self._workload.case, self._reference
@@ -184,14 +192,3 @@ class CaseService:
             return None
         device, host = zip(self._before, self._read_state(), strict=True)
         return self._device.telemetry.disturbance(*device) or HostTelemetry().disturbance(*host)
-
-
-def answering(workload: Workload, device: Device) -> Any:
-    """What gives inputs (FP32, on the CPU) to ``workload``, and returns the tensor that is compared, on the device."""
-    case: Case = workload.case
-
-    def answer(inputs: ModelInputs) -> Tensor:
-        fed = move_inputs(inputs, device.torch_device, workload.converted.dtype)
-        return forward(workload.prepared.request(fed), fed, case.id, taking(case))
-
-    return answer
