@@ -56,7 +56,7 @@ class Run:
         return self._writer
 
     def run_others(self) -> None:
-        """Measure the same selection in the other fresh processes of ``--vq-runs``."""
+        """Measure the same selection, without pairs under load, in the other fresh processes of ``--vq-runs``."""
         session = self.session
         for number in range(2, session.options.runs + 1):
             run_afresh(session.invocation, session.options, session.config.args, session.run_output(number))
