@@ -185,7 +185,7 @@ OPTIONS = (
     Option("vq-gate", "gate", _choice(*GATES), "fail (default): a regression fails its test; report; off", "MODE"),
     Option("vq-strict", "strict", _boolean, "NO_BASELINE, INCOMPARABLE and INCONCLUSIVE fail too"),
     Option("vq-output", "output", _path, "directory of this run's results; default vq-results/", "DIR"),
-    Option("vq-runs", "runs", _at_least_one, "measure each pair in N fresh processes; default 1", "N"),
+    Option("vq-runs", "runs", _at_least_one, "measure each pair by itself in N fresh processes; default 1", "N"),
     Option("vq-report", "report", _boolean, "write the report beside the results: needs pytest-vq[report]"),
     Option("vq-resume", "resume", _boolean, "go on with the run that was cut short in --vq-output, or begin it"),
     Option(

@@ -91,7 +91,7 @@ def _acceptable(results: Results, models: str | None, path: Path) -> list[Row]:
 def _lacks_rate(row: Row) -> bool:
     """Whether it was measured at its baseline's rate, and at no other: accepted, it would change nothing."""
     terms, figures = row.record.setup.serving, row.record.serving
-    return terms is not None and terms.has_rate and terms.target_qps is None and figures.max_qps_low is None
+    return terms is not None and terms.asks_for_rate and figures.max_qps_low is None
 
 
 def _grouped(rows: Iterable[Row]) -> list[tuple[str, Setup, tuple[Estimates, ...]]]:

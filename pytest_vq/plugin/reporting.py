@@ -106,8 +106,9 @@ class RunHooks:
                 earlier_results(self._session.options)
             except VqError as error:
                 raise pytest.UsageError(str(error)) from None
-        here = selected - self._session.elsewhere if selected else 0
-        if here or xdist.is_controller(session.config):
+        # A row of a pair under load is made of several fresh processes as it is.
+        is_repeated = selected and any(not case_id.serving for case_id in self._progress.selected.values())
+        if is_repeated or xdist.is_controller(session.config):
             try:
                 self.run.run_others()
             except VqError as error:

@@ -56,7 +56,7 @@ class Run:
         return self._writer
 
     def run_others(self) -> None:
-        """Measure the same selection in the other fresh processes of ``--vq-runs``."""
+        """Measure the same selection, without pairs under load, in the other fresh processes of ``--vq-runs``."""
         session = self.session
         for number in range(2, session.options.runs + 1):
             run_afresh(session.invocation, session.options, session.config.args, session.run_output(number))
@@ -160,13 +160,31 @@ class Run:
         profiles = self._profile_the_rest()
         devices = {(o.environment.device_slug, o.environment.device_name) for _, o in self.rows}
         for slug, name in sorted(devices):
-            outcomes = [outcome for _, outcome in self.rows if outcome.environment.device_slug == slug]
+            outcomes = [outcome for outcome in self._worth_recording() if outcome.environment.device_slug == slug]
             taken = [(*_key(outcome), estimates) for outcome in outcomes for estimates in outcome.estimates]
             operators = {_key(o): o.operators for o in outcomes if o.operators is not None}
             operators |= {_key(o): profiles[o.record.id].operators for o in outcomes if o.record.id in profiles}
             files = self.session.store.append(slug, name, taken, operators)
             self.notes.append(f"recorded {len(taken)} lines in {len(files)} files of {self.session.store.root / slug}")
         record_durations(self.session.store.root, [(outcome.record, outcome.environment) for _, outcome in self.rows])
+
+    def _worth_recording(self) -> list[Outcome]:
+        """The rows but for those that leave nothing to compare with, which are named."""
+        outcomes = [outcome for _, outcome in self.rows]
+        rateless = [outcome for outcome in outcomes if self._lacks_rate(outcome)]
+        if rateless:
+            named = ", ".join(outcome.record.id for outcome in rateless)
+            self.notes.append(f"WARNING: not recorded, for want of a rate to store: {named}; measure again")
+        return [outcome for outcome in outcomes if outcome not in rateless]
+
+    def _lacks_rate(self, outcome: Outcome) -> bool:
+        """True for a pair under load of which neither this run knows a rate to store nor the baseline has one."""
+        terms = outcome.record.setup.serving
+        if terms is None or not terms.asks_for_rate or outcome.record.serving.max_qps_low is not None:
+            return False
+        from pytest_vq.serve.serving_verdict import stored_qps
+
+        return stored_qps(self.session.store.entry(outcome.environment.device_slug, *_key(outcome))) is None
 
     def _profile_the_rest(self) -> Mapping[str, Profile]:
         """Pair -> its profile, for pairs that nobody profiled yet and whose baselines want operators.

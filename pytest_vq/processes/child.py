@@ -29,7 +29,13 @@ class Child:
 
 
 def run_child(child: Child, accepted: Collection[int] = (0,)) -> Results:
-    """The results that ``child`` leaves; what it prints is kept beside them in ``pytest.log``.
+    """The results that ``child`` leaves. Raises ``MeasurementError`` as `require_success` does."""
+    require_success(child, accepted)
+    return read_results(child.output)
+
+
+def require_success(child: Child, accepted: Collection[int] = (0,)) -> None:
+    """Run ``child``; what it prints is kept beside its results in ``pytest.log``.
 
     Raises ``MeasurementError`` naming it, with the end of what it printed, on any exit code but those accepted.
     """
@@ -37,7 +43,6 @@ def run_child(child: Child, accepted: Collection[int] = (0,)) -> Results:
     if code not in accepted:
         tail = "\n".join(last_lines(child))
         raise MeasurementError(f"{child.who} ended with exit code {code}; {_log(child)} ends with:\n{tail}")
-    return read_results(child.output)
 
 
 def run_to_its_end(child: Child) -> int:

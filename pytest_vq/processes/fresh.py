@@ -12,15 +12,16 @@ from pathlib import Path
 
 from pytest_vq.errors import MeasurementError, ResultsError
 from pytest_vq.options import Options
-from pytest_vq.processes.child import Child, last_lines, run_child, run_to_its_end
+from pytest_vq.processes.child import Child, last_lines, require_success, run_child, run_to_its_end
 from pytest_vq.processes.command import Invocation, all_of, clean_environment, pytest_command, ungated
 from pytest_vq.schema.outcome import Outcome, Profile
 from pytest_vq.schema.shard import WHOLE
 from pytest_vq.store.profiled_pairs import read_profiles
-from pytest_vq.store.results import Results, read_results
+from pytest_vq.store.results import read_results
 from pytest_vq.store.samples import read_samples
 
 PROFILING_PLUGIN = "pytest_vq.plugin.profiling"
+FURTHER_PLUGIN = "pytest_vq.plugin.further_process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,15 @@ def measure_afresh(invocation: Invocation, options: Options, node_id: str) -> Ou
     return Outcome(row.record, row.environment, row.estimates, tuple(line.samples for line in samples))
 
 
-def run_afresh(invocation: Invocation, options: Options, targets: Sequence[str], output: Path) -> Results:
-    """The results of ``targets`` in a fresh, ungated pytest; its output is kept in ``output/pytest.log``.
+def run_afresh(invocation: Invocation, options: Options, targets: Sequence[str], output: Path) -> None:
+    """Measure ``targets`` in a fresh, ungated pytest, but for pairs under load, whose rows are of several processes.
 
-    Of a sharded run it measures the same shard; where this run takes up an earlier one, so does that. Raises
+    Its results are in ``output``, where there was anything to measure, and what it printed in ``pytest.log`` there. Of
+    a sharded run it measures the same shard; where this run takes up an earlier one, so does that. Raises
     ``MeasurementError`` with the end of that output where a pair could not be measured.
     """
-    return run_child(_child("a fresh process", invocation, options, targets, output))
+    further = replace(invocation, plugins=(*invocation.plugins, FURTHER_PLUGIN))
+    require_success(_child("a fresh process", further, options, targets, output))
 
 
 def profile_afresh(invocation: Invocation, options: Options, node_ids: Sequence[str]) -> ProfiledPairs:

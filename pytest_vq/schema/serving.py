@@ -58,6 +58,11 @@ class ServingTerms:
         return self.scenario == SERVER
 
     @property
+    def asks_for_rate(self) -> bool:
+        """True where the rate is the baseline's to store, or is searched for."""
+        return self.has_rate and self.target_qps is None
+
+    @property
     def allowed_rate(self) -> float:
         """The share of requests that may miss the bound."""
         return round((100 - self.percentile) / 100, 9)

@@ -47,10 +47,10 @@ def decide_serving(question: Question, record: Record) -> Verdict:
     terms = terms_of(question.setup)
     entry, obstacle = find_entry(question)
     answers = lower_bounds(question)
-    if obstacle is not None and (terms.scenario == OFFLINE or (terms.has_rate and terms.target_qps is None)):
+    if obstacle is not None and (terms.scenario == OFFLINE or terms.asks_for_rate):
         return Verdict.of([*answers, obstacle])
     answers += [] if entry is None else changes(question, entry)
-    if terms.has_rate and terms.target_qps is None and stored_qps(entry) is None:
+    if terms.asks_for_rate and stored_qps(entry) is None:
         reason = f"no rate is stored for {question.setup.words} on this device: record one with --vq-save"
         return Verdict.of([*answers, MetricVerdict(BASELINE, Status.NO_BASELINE, reason)])
     if terms.scenario == OFFLINE and entry is not None:
