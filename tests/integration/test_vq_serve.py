@@ -208,6 +208,7 @@ class TestSelection:
 
 
 class TestRate:
+    @pytest.mark.usefixtures("one_process")
     def test_it_is_searched_stored_tested_and_searched_again(self, serving, rows, study, monkeypatch, capsys) -> None:
         monkeypatch.chdir(serving.path)
         monkeypatch.setattr(searching, "_CLOSE", 2.0)  # one rate is tried
@@ -218,12 +219,11 @@ class TestRate:
         words = ("test_traffic.py", FP32, "--vq-budget=4", "--vq-gate=report")
 
         first = serving.runpytest_inprocess(*words, "--vq-save")
-        first.stdout.fnmatch_lines(["*NO_BASELINE", "recorded 5 lines in 1 files *"])
+        first.stdout.fnmatch_lines(["*NO_BASELINE", "recorded 1 lines in 1 files *"])
         (searched,) = rows()
         assert 0 < float(searched["target_qps"]) < float(searched["max_qps_low"]) < float(searched["max_qps_high"])
         assert len(evidence(study)["probes"]) == 1
 
-        monkeypatch.setattr(serving_runs, "PROCESSES", 1)
         assert serving.runpytest_inprocess(*words).ret == 0
         (tested,) = rows()
         assert (tested["target_qps"], tested["max_qps_low"]) == (searched["target_qps"], "")
@@ -239,7 +239,7 @@ class TestRate:
         assert main(["baselines", "list"]) == 0
         assert "served (Server, batches up to 1, 99.5 % within 10000 ms)" in capsys.readouterr().out
         assert main(["baselines", "show", "my-net"]) == 0
-        assert capsys.readouterr().out.count("  CPU-") == 10  # five processes, and the anchor's
+        assert capsys.readouterr().out.count("  CPU-") == 2  # the process, and the anchor's
 
 
 @pytest.mark.usefixtures("one_process")
@@ -344,6 +344,7 @@ class TestMisuse:
         ]
         result.stdout.fnmatch_lines([where.format(*pair) for pair in told])
 
+    @pytest.mark.usefixtures("one_process")
     def test_a_model_that_does_not_answer_costs_its_own_row_alone(self, serving, rows, study) -> None:
         add_to_conftest(
             serving,
@@ -352,9 +353,11 @@ class TestMisuse:
 
 
             class Odd(Net):
+                asked = 0
+
                 def forward(self, images):
-                    self.calls = getattr(self, "calls", 0) + (threading.current_thread().name == "vq-batcher")
-                    if self.calls > 15:  # under load: until then it was warmed up
+                    self.asked += threading.current_thread() is not threading.main_thread()
+                    if self.asked > 30:  # under load, once what warms it up is over
                         raise ValueError("no such picture")
                     return super().forward(images)
 
@@ -382,5 +385,5 @@ class TestMisuse:
         assert study()["failures"][0]["error"] == "BuildError"
         assert "OSError: no weights here" in said["unbuilt-fp32-serving"]
         assert "finite" in said["not-finite-fp32-serving"].removeprefix("not-finite")
-        assert said["odd-fp32-serving"].startswith("not one of 50 requests was answered (OutputError: odd-fp32")
+        assert "requests were answered: no median (OutputError: odd-fp32" in said["odd-fp32-serving"]
         assert "ValueError: no such picture" in said["odd-fp32-serving"]
