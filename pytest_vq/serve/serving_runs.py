@@ -7,26 +7,29 @@ as a verdict on a tail takes, with a number of requests that is fixed before the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_vq.errors import MeasurementError
-from pytest_vq.schema.load_run import OK, LoadPlan, LoadRun
-from pytest_vq.schema.serving import MOST_UTILISATION, MULTI_STREAM, OFFLINE, SERVER, ServingTerms
+from pytest_vq.schema.load_run import LoadPlan, LoadRun
+from pytest_vq.schema.serving import MOST_UTILISATION, OFFLINE, SERVER, ServingTerms
 from pytest_vq.serve.searching import Bracket, Probes, search_rate
-from pytest_vq.serve.tails import MOST_REQUESTS, PROCESSES, TailClaim, plan_requests
+from pytest_vq.serve.serving_plans import (
+    answered_qps,
+    full_batch_s,
+    given_time,
+    plan_of,
+    planned_requests,
+    query_s_of,
+    requests_at_once,
+)
+from pytest_vq.serve.tails import MOST_REQUESTS, PROCESSES, TailClaim
 
 BUDGET_S = 120.0  # of load on one pair, all processes together, where no budget is given
 STORED_SHARE = 0.9  # of the highest rate that kept the bound: what a baseline's gate sends
 _BELOW_MOST = 0.95  # of the highest utilisation: how far two Offline rates of one service hardly ever differ
 _ATTEMPTS = 4  # at a rate to store, each below the last: one that turned out to be too high is searched for again
-_TIME_TO_SPARE = 1.5
 _OTHER_SEED = 1000  # beyond every seed that is used: of a process that takes another one's place
 _ALONE = 50  # requests of the look over
-_OFFLINE_S = 3.0  # that answering all at once should take
-_LEAST_BATCHES = 20  # and at least so many full batches
-_MOST_AT_ONCE = 20_000  # requests: where the model takes next to nothing, handing out and counting takes the time
 _PROBE_S, _PROBE_LEAST, _PROBE_MOST = 5.0, 500, 2000  # of one rate that is tried: seconds and requests
 
 PutLoad = Callable[[LoadPlan], LoadRun]
@@ -74,17 +77,17 @@ def serve(wanted: Wanted, runs: Runs) -> PairUnderLoad:
     """
     terms = wanted.terms
     alone = runs.look_over(plan_of(terms, "SingleStream", _ALONE))
-    at_once = _requests_at_once(terms, _full_batch_s(alone))
+    at_once = requests_at_once(terms, full_batch_s(alone))
     if terms.scenario == OFFLINE:
         plans = [plan_of(terms, OFFLINE, at_once, seed=seed) for seed in range(PROCESSES)]
         return PairUnderLoad(alone, tuple(map(runs.offline, plans)))
     if terms.scenario == SERVER:
-        offline_qps = _answered(runs.offline(plan_of(terms, OFFLINE, at_once)))
+        offline_qps = answered_qps(runs.offline(plan_of(terms, OFFLINE, at_once)))
         return _serve_at_rate(wanted, runs, alone, offline_qps)
-    query_s = _query_s(terms, alone)
-    requests = _planned(wanted, 1 / query_s)
+    query_s = query_s_of(terms, alone)
+    requests = planned_requests(wanted.budget_s, 1 / query_s)
     plans = [plan_of(terms, terms.scenario, requests, seed=seed) for seed in range(PROCESSES)]
-    loads = tuple(runs.load(_given_time(plan, query_s)) for plan in plans)
+    loads = tuple(runs.load(given_time(plan, query_s)) for plan in plans)
     return PairUnderLoad(alone, loads, is_short=_is_short(loads))
 
 
@@ -112,7 +115,7 @@ def _serve_at_rate(wanted: Wanted, runs: Runs, alone: LoadRun, offline_qps: floa
 
 
 def _load_all(wanted: Wanted, load: PutLoad, rate_qps: float) -> tuple[LoadRun, ...]:
-    requests = _planned(wanted, rate_qps)
+    requests = planned_requests(wanted.budget_s, rate_qps)
     return tuple(
         load(plan_of(wanted.terms, SERVER, requests, target_qps=rate_qps, seed=1 + seed)) for seed in range(PROCESSES)
     )
@@ -162,31 +165,6 @@ def rate_to_store(max_qps_low: float, offline_qps: float) -> float:
     return min(STORED_SHARE * max_qps_low, _BELOW_MOST * MOST_UTILISATION * offline_qps)
 
 
-def plan_of(
-    terms: ServingTerms, scenario: str, queries: int, *, target_qps: float | None = None, seed: int = 0
-) -> LoadPlan:
-    """The plan of one process; of the terms it takes what is promised."""
-    plan = LoadPlan(
-        scenario,
-        queries,
-        target_qps=target_qps,
-        latency_bound_ms=terms.latency_bound_ms,
-        percentile=terms.percentile,
-        seed=seed,
-    )
-    if terms.samples_per_query is not None:
-        plan = replace(plan, samples_per_query=terms.samples_per_query)
-    if scenario == OFFLINE:  # by intention nearly all wait: none is given up before the run is over
-        return replace(plan, query_limit_s=plan.run_limit_s)
-    return plan if target_qps is None else _given_time(plan, 1 / target_qps)
-
-
-def _given_time(plan: LoadPlan, query_s: float) -> LoadPlan:
-    """``plan`` with time enough for queries that take, or come every, ``query_s``."""
-    needed_s = _TIME_TO_SPARE * plan.queries * query_s + plan.query_limit_s
-    return replace(plan, run_limit_s=max(plan.run_limit_s, needed_s))
-
-
 def tail_claim(terms: ServingTerms) -> TailClaim:
     """What the terms claim."""
     return TailClaim(percentile=terms.percentile)
@@ -211,47 +189,3 @@ def _search(wanted: Wanted, load: PutLoad, offline_qps: float, known: Probes | N
         return late_share(load(plan_of(wanted.terms, SERVER, requests, target_qps=rate)))
 
     return search_rate(tried, wanted.terms.allowed_rate, offline_qps, known)
-
-
-def _planned(wanted: Wanted, rate_qps: float) -> int:
-    """The requests of each process."""
-    try:
-        return plan_requests(wanted.budget_s, rate_qps)
-    except ValueError as error:
-        raise MeasurementError(str(error)) from None
-
-
-def _requests_at_once(terms: ServingTerms, full_batch_s: float) -> int:
-    most = max(_LEAST_BATCHES, _MOST_AT_ONCE // terms.max_batch_size)
-    return min(max(_LEAST_BATCHES, math.ceil(_OFFLINE_S / full_batch_s)), most) * terms.max_batch_size
-
-
-def _query_s(terms: ServingTerms, alone: LoadRun) -> float:
-    """What a query should take where the next one is sent when it has ended; the first of its samples goes alone."""
-    typical_ms = alone.percentile_ms(50)
-    if typical_ms is None:
-        answered = alone.requests.outcome.count(OK)
-        raise MeasurementError(f"only {answered} of {len(alone.requests)} requests were answered ({_said(alone)})")
-    if terms.scenario != MULTI_STREAM:
-        return typical_ms / 1e3
-    others = plan_of(terms, MULTI_STREAM, 1).samples_per_query - 1
-    return typical_ms / 1e3 + math.ceil(others / terms.max_batch_size) * _full_batch_s(alone)
-
-
-def _full_batch_s(alone: LoadRun) -> float:
-    _answered(alone)
-    times = alone.facts.batch_times if alone.facts else ()
-    if not times:
-        raise MeasurementError("the process that looks a pair over did not time its batches")
-    return times[-1].execution_ms / 1e3
-
-
-def _answered(run: LoadRun) -> float:
-    """Requests answered a second. Raises MeasurementError where none was: then nothing can be measured."""
-    if run.answered_per_s == 0:
-        raise MeasurementError(f"not one of {len(run.requests)} requests was answered ({_said(run)})")
-    return run.answered_per_s
-
-
-def _said(run: LoadRun) -> str:
-    return "; ".join(f"{outcome}: {message}" for outcome, message in run.messages.items()) or "all were too late"

@@ -62,7 +62,7 @@ def decide_serving(question: Question, record: Record) -> Verdict:
 
 
 def _tail(question: Question, record: Record, terms: ServingTerms, entry: Entry | None) -> MetricVerdict:
-    figures, claim = record.serving, tail_claim(terms)
+    figures = record.serving
     if question.disturbance is not None:
         return undecided(VIOLATIONS, f"cannot be judged: {question.disturbance}")[0]
     stored = None if terms.target_qps else stored_qps(entry)
@@ -78,7 +78,24 @@ def _tail(question: Question, record: Record, terms: ServingTerms, entry: Entry 
         alone = milliseconds(record.timing.latency_ms)
         bound = f"{terms.percentile:g} % within {terms.latency_bound_ms:g} ms"
         return undecided(VIOLATIONS, f"no rate was found that keeps {bound}; alone, a request takes {alone}")[0]
-    tail = decide_tail(
+    tail = _decided_tail(record, terms)
+    before = _p995_before(entry, figures.target_qps)
+    rate = f" at {figure(figures.target_qps)} queries/s" if figures.target_qps else ""
+    now = "" if figures.p995_ms is None else f"; p99.5 {milliseconds(figures.p995_ms)}"
+    was = "" if before is None or not now else f", {milliseconds(before)} in the baseline"
+    return MetricVerdict(
+        VIOLATIONS,
+        tail.status,
+        f"{VIOLATIONS}{rate}: {tail.reason}{now}{was}",
+        current=figures.violation_rate,
+        tolerance=terms.allowed_rate,
+    )
+
+
+def _decided_tail(record: Record, terms: ServingTerms) -> TailVerdict:
+    """The verdict that the figures of a row give; what late requests they come from, only its processes knew."""
+    figures = record.serving
+    return decide_tail(
         TailVerdict(
             status=Status.PASS,
             reason="",
@@ -89,18 +106,7 @@ def _tail(question: Question, record: Record, terms: ServingTerms, entry: Entry 
             violation_high=present(figures.violation_high),
             utilisation=figures.utilisation or 0.0,
         ),
-        claim,
-    )
-    before = _p995_before(entry, figures.target_qps)
-    rate = f" at {figure(figures.target_qps)} queries/s" if figures.target_qps else ""
-    now = "" if figures.p995_ms is None else f"; p99.5 {milliseconds(figures.p995_ms)}"
-    was = "" if before is None or not now else f", {milliseconds(before)} in the baseline"
-    return MetricVerdict(
-        VIOLATIONS,
-        tail.status,
-        f"{VIOLATIONS}{rate}: {tail.reason}{now}{was}",
-        current=figures.violation_rate,
-        tolerance=claim.violation_rate,
+        tail_claim(terms),
     )
 
 

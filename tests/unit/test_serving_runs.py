@@ -14,7 +14,8 @@ from pytest_vq.schema.serving import ServingTerms
 from pytest_vq.schema.verdict import Status
 from pytest_vq.serve.batching import BatchingPolicy
 from pytest_vq.serve.searching import Bracket, search_rate
-from pytest_vq.serve.serving_runs import Runs, Wanted, plan_of, rate_to_store, serve
+from pytest_vq.serve.serving_plans import plan_of
+from pytest_vq.serve.serving_runs import Runs, Wanted, rate_to_store, serve
 from pytest_vq.serve.virtual_load import VirtualServer
 
 TERMS = ServingTerms("Server", "builtin", latency_bound_ms=10.0, max_batch_size=8)
