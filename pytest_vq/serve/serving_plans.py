@@ -50,7 +50,7 @@ def planned_requests(budget_s: float, rate_qps: float) -> int:
 
 
 def requests_at_once(terms: ServingTerms, full_batch_s: float) -> int:
-    """How many full batches' requests to send at once: they take some seconds, and are no more than the sender bears."""
+    """How many to send at once: full batches that take some seconds, and no more than the sender bears."""
     most = max(_LEAST_BATCHES, _MOST_AT_ONCE // terms.max_batch_size)
     return min(max(_LEAST_BATCHES, math.ceil(_OFFLINE_S / full_batch_s)), most) * terms.max_batch_size
 

@@ -102,7 +102,10 @@ def _serve_at_rate(wanted: Wanted, runs: Runs, alone: LoadRun, offline_qps: floa
     for _ in range(_ATTEMPTS):
         rate = rate_to_store(bracket.low, offline_qps)
         if not rate:
-            return PairUnderLoad(alone, (), offline_qps, None, bracket, repeats=load.repeats, untold=load.invalid)
+            # Where even the lowest rate tried was not told, no higher one tells anything of the pair.
+            is_told = not bracket.probes or bracket.probes[min(bracket.probes)] is not None
+            untold = None if is_told else load.invalid
+            return PairUnderLoad(alone, (), offline_qps, None, bracket, repeats=load.repeats, untold=untold)
         loads = _load_all(wanted, load, rate)
         missed = _missed_share(loads)
         if missed is None or missed <= terms.allowed_rate:

@@ -223,6 +223,19 @@ def test_a_rate_whose_processes_do_not_count_is_neither_kept_nor_missed() -> Non
     assert bracket.high == pytest.approx(8 / 3e-3, rel=0.01)  # nothing was seen to miss it
 
 
+def test_where_only_high_rates_could_not_be_told_the_pair_keeps_none() -> None:
+    def load(plan: LoadPlan) -> LoadRun:
+        assert plan.target_qps is not None
+        slow = replace(SERVER, slowdown=7.5)  # which alone is within the bound, and with any other is not
+        return replace(slow.run(plan), invalid="its own sending lagged" if plan.target_qps > 200 else None)
+
+    runs = replace(SERVER.runs(), load=load)
+    served = serve(Wanted(replace(TERMS, latency_bound_ms=9.4)), runs)
+    assert served.bracket is not None
+    assert None in served.bracket.probes.values()
+    assert (served.bracket.low, served.untold) == (0.0, None)
+
+
 def test_a_run_has_the_time_that_its_queries_need() -> None:
     assert plan_of(TERMS, "Server", 7000, target_qps=5.0).run_limit_s > 7000 / 5.0
     assert plan_of(TERMS, "Server", 7000, target_qps=500.0).run_limit_s == 600.0
