@@ -15,7 +15,7 @@ from pytest_vq.cli.main import main
 from pytest_vq.device.telemetry import HostTelemetry
 from pytest_vq.plugin import provoke
 from pytest_vq.processes.command import clean_environment
-from pytest_vq.serve import load, searching, serving_runs
+from pytest_vq.serve import load, searching, serving_plans, serving_runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +52,7 @@ def serving(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest
     (project.path / "test_my_bench.py").unlink()
     add_to_conftest(project, UNDISTURBED)
     monkeypatch.setattr(HostTelemetry, "disturbance", HostTelemetry.disturbance)  # the project's conftest alters it
-    monkeypatch.setattr(serving_runs, "_OFFLINE_S", 0.0)  # twenty batches, that is
+    monkeypatch.setattr(serving_plans, "_OFFLINE_S", 0.0)  # twenty batches, that is
     return project
 
 
