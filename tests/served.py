@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -55,6 +56,15 @@ def troubled(silent: int, failing: int, refused: int) -> SampledService:
         return executor.submit(answer, number, sample)
 
     return SampledService(SAMPLES, submit, executor.shutdown)
+
+
+def telling_the_switch_interval() -> SampledService:
+    """Fails every request, saying for how many seconds a thread may keep the interpreter."""
+
+    def answer(number: int, sample: int) -> int:
+        raise ValueError(f"{sys.getswitchinterval():g} s")
+
+    return service(answer)
 
 
 def exiting(at: int) -> SampledService:

@@ -164,6 +164,8 @@ stage_7() {
     local load=(--vq-serving -k test_serving --vq-models="$SERVING_MODELS" --vq-precisions=fp32 --vq-budget="$SERVING_BUDGET")
     measure 7-stored "$LIMIT_7" "${load[@]}" --vq-save || status=1
     measure 7-unchanged $((end - SECONDS)) "${load[@]}" || status=1
+    # On a CPU sender and model share processors: what is asked here is often left undecided there.
+    [ -n "$CPU" ] && return $status
     "$PYTHON" tools/gpu_steps.py compared "$kept/vq-results-7-unchanged/results.csv" || status=1
     measure 7-slower $((end - SECONDS)) "${load[@]}" -p pytest_vq.plugin.provoke --provoke-slowdown=fp32=1.0
     echo "exit code $?, where 1 is expected"

@@ -97,6 +97,11 @@ def test_our_percentiles_equal_loadgens_on_its_own_trace(by_loadgen: tuple[LoadR
         assert round(ours * MS) == result_of(logs, f"result_{percentile:.2f}_percentile_{multi}latency_ns")
 
 
+def test_a_models_thread_does_not_keep_the_sender_waiting_for_the_interpreter() -> None:
+    run = run_load(plan(queries=20), Served("served:telling_the_switch_interval"), "builtin")
+    assert run.messages == {"ValueError": "0.0005 s"}
+
+
 def test_loadgen_sends_every_query_and_keeps_every_latency(by_loadgen: tuple[LoadRun, Path]) -> None:
     run, _ = by_loadgen
     requests = run.requests
