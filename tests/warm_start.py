@@ -54,16 +54,9 @@ class WarmStart:
         assert (given["stdin"], given["stderr"], given["start_new_session"]) == (self.DEVNULL, self.STDOUT, True)
         return self._begin(command, Path.cwd(), given["env"], [given["stdout"].fileno()] * 2, given["pass_fds"])
 
-    def start(
-        self,
-        command: Sequence[str],
-        cwd: Path | str,
-        env: Mapping[str, str],
-        outputs: Sequence[int],
-        kept_open: Sequence[int] = (),
-    ) -> int:
-        """The exit code of ``command`` that wrote to the file descriptors ``outputs``."""
-        return self._begin(command, cwd, env, outputs, kept_open).wait()
+    def start(self, *given: Any) -> int:
+        """The exit code of a command that is begun as ``_begin`` says."""
+        return self._begin(*given).wait()
 
     def _begin(
         self,
@@ -73,6 +66,7 @@ class WarmStart:
         outputs: Sequence[int],
         kept_open: Sequence[int] = (),
     ) -> WarmProcess:
+        """``command``, begun; it writes to the file descriptors ``outputs``."""
         if self._server is None:
             self._serve()
         request = {

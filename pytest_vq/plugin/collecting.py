@@ -12,7 +12,7 @@ from pytest_vq.device.target import find_target
 from pytest_vq.errors import SelectionError, VqError
 from pytest_vq.execution.schemes import Selected, select_schemes
 from pytest_vq.plugin import benchmark, xdist
-from pytest_vq.plugin.items import case_of, measured_by, uses
+from pytest_vq.plugin.items import case_of, deselect, measured_by, uses
 from pytest_vq.plugin.marker import check_marker
 from pytest_vq.plugin.ordering import (
     CostOf,
@@ -217,12 +217,10 @@ class CollectingHooks:
             self._order_for_workers(items)
 
     def _leave_out_serving(self, items: list[pytest.Item]) -> None:
-        config = self._session.config
-        gone = left_out(config, self._session.options, [item for item in items if uses(item, "vq_serve")])
+        serving_items = [item for item in items if uses(item, "vq_serve")]
+        gone = left_out(self._session.config, self._session.options, serving_items)
         self._session.serving_left_out = len(gone)
-        if gone:
-            items[:] = [item for item in items if item not in gone]
-            config.hook.pytest_deselected(items=gone)
+        deselect(items, gone)
 
     def _order_for_workers(self, items: list[pytest.Item]) -> None:
         session = self._session

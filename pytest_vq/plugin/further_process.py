@@ -9,7 +9,7 @@ from collections.abc import Generator
 
 import pytest
 
-from pytest_vq.plugin.items import uses
+from pytest_vq.plugin.items import deselect, uses
 
 _LEFT_OUT = pytest.StashKey[int]()
 
@@ -19,9 +19,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Deselect the tests of pairs under load, once the shard was cut: it must be the first process's."""
     yield
     gone = [item for item in items if uses(item, "vq_serve")]
-    if gone:
-        items[:] = [item for item in items if item not in gone]
-        config.hook.pytest_deselected(items=gone)
+    deselect(items, gone)
     config.stash[_LEFT_OUT] = len(gone)
 
 

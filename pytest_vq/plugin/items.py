@@ -1,7 +1,8 @@
-"""What a test measures, if it measures anything."""
+"""What a test measures, if it measures anything; and tests that are taken out of a run."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -30,3 +31,11 @@ def case_of(item: pytest.Item) -> Case | None:
 def uses(item: pytest.Item, fixture: str) -> bool:
     """Whether it has ``fixture`` as an argument, or a fixture that has."""
     return fixture in getattr(item, "fixturenames", ())
+
+
+def deselect(items: list[pytest.Item], gone: Iterable[pytest.Item]) -> None:
+    """Take ``gone`` out of ``items``, and tell pytest, which counts them."""
+    left = set(gone)
+    if left:
+        items[0].config.hook.pytest_deselected(items=[item for item in items if item in left])
+        items[:] = [item for item in items if item not in left]

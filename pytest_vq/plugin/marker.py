@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -17,19 +18,29 @@ _OF_CALLABLES = ("latency_tolerance", "memory_tolerance")
 
 def tolerances_of(item: pytest.Item) -> Tolerances:
     """The tolerances of ``@pytest.mark.vq``; the nearest marker wins, name by name."""
+    return Tolerances(**keywords_of(item, MARKER))
+
+
+def keywords_of(item: pytest.Item, name: str) -> dict[str, Any]:
+    """What the markers called ``name`` of a test say; the nearest wins, keyword by keyword."""
     given: dict[str, Any] = {}
-    for marker in reversed(list(item.iter_markers(MARKER))):
+    for marker in reversed(list(item.iter_markers(name))):
         given |= marker.kwargs
-    return Tolerances(**given)
+    return given
+
+
+def check_keywords(item: pytest.Item, marker: pytest.Mark, names: Sequence[str]) -> None:
+    """Raise ``SelectionError`` where ``marker`` has anything but keywords of these ``names``."""
+    unknown = set(marker.kwargs) - set(names)
+    if marker.args or unknown:
+        what = f"unknown keyword {min(unknown)!r}" if unknown else "positional arguments"
+        raise SelectionError(f"{item.nodeid}: mark.{marker.name} has {what}; it takes {', '.join(names)}")
 
 
 def check_marker(item: pytest.Item, *, of_callable: bool) -> None:
     """Raise ``SelectionError`` for what ``@pytest.mark.vq`` does not take, or means nothing to a callable's test."""
     for marker in item.iter_markers(MARKER):
-        unknown = set(marker.kwargs) - set(_NAMES)
-        if marker.args or unknown:
-            what = f"unknown keyword {min(unknown)!r}" if unknown else "positional arguments"
-            raise SelectionError(f"{item.nodeid}: mark.vq has {what}; it takes {', '.join(_NAMES)}")
+        check_keywords(item, marker, _NAMES)
         meaningless = set(marker.kwargs) - set(_OF_CALLABLES) if of_callable else set()
         if meaningless:
             raise SelectionError(

@@ -159,8 +159,9 @@ class Run:
             return
         profiles = self._profile_the_rest()
         devices = {(o.environment.device_slug, o.environment.device_name) for _, o in self.rows}
+        worth_recording = self._worth_recording()
         for slug, name in sorted(devices):
-            outcomes = [outcome for outcome in self._worth_recording() if outcome.environment.device_slug == slug]
+            outcomes = [outcome for outcome in worth_recording if outcome.environment.device_slug == slug]
             taken = [(*_key(outcome), estimates) for outcome in outcomes for estimates in outcome.estimates]
             operators = {_key(o): o.operators for o in outcomes if o.operators is not None}
             operators |= {_key(o): profiles[o.record.id].operators for o in outcomes if o.record.id in profiles}
@@ -170,12 +171,16 @@ class Run:
 
     def _worth_recording(self) -> list[Outcome]:
         """The rows but for those that leave nothing to compare with, which are named."""
-        outcomes = [outcome for _, outcome in self.rows]
-        rateless = [outcome for outcome in outcomes if self._lacks_rate(outcome)]
+        worth, rateless = list[Outcome](), list[str]()
+        for _, outcome in self.rows:
+            if self._lacks_rate(outcome):
+                rateless.append(outcome.record.id)
+            else:
+                worth.append(outcome)
         if rateless:
-            named = ", ".join(outcome.record.id for outcome in rateless)
+            named = ", ".join(rateless)
             self.notes.append(f"WARNING: not recorded, for want of a rate to store: {named}; measure again")
-        return [outcome for outcome in outcomes if outcome not in rateless]
+        return worth
 
     def _lacks_rate(self, outcome: Outcome) -> bool:
         """True for a pair under load of which neither this run knows a rate to store nor the baseline has one."""

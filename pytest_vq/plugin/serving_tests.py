@@ -13,6 +13,7 @@ import pytest
 from pytest_vq.errors import SelectionError
 from pytest_vq.options import Options
 from pytest_vq.plugin.items import case_of
+from pytest_vq.plugin.marker import check_keywords, keywords_of
 from pytest_vq.processes.command import Invocation
 from pytest_vq.schema.cases import ServingCase
 from pytest_vq.schema.serving import SERVER, ServingTerms
@@ -34,16 +35,13 @@ _NOBODY_IS_REFUSED = 2**31
 def check_serving_marker(item: pytest.Item) -> None:
     """Raise ``SelectionError`` for what ``@pytest.mark.vq_serving`` does not take."""
     for marker in item.iter_markers(MARKER):
-        unknown = set(marker.kwargs) - set(_NAMES)
-        if marker.args or unknown:
-            what = f"unknown keyword {min(unknown)!r}" if unknown else "positional arguments"
-            raise SelectionError(f"{item.nodeid}: mark.{MARKER} has {what}; it takes {', '.join(_NAMES)}")
+        check_keywords(item, marker, _NAMES)
         for name, value in marker.kwargs.items():
             kinds, what = (int, "a whole number") if name in _WHOLE else (int | float, "a finite number")
             if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
                 raise SelectionError(f"{item.nodeid}: mark.{MARKER}({name}={value!r}) is not {what}")
     try:
-        ServingTerms(SERVER, "", **_given(item))
+        ServingTerms(SERVER, "", **keywords_of(item, MARKER))
     except SelectionError as error:
         raise SelectionError(f"{item.nodeid}: mark.{MARKER}: {error}") from None
 
@@ -59,17 +57,9 @@ def serving_case(item: pytest.Item, case: Case, scenario: str, *, fallback: bool
     if (own := case_of(item)) is None or case != own:
         raise SelectionError(f"{item.nodeid}: vq_serve serves its test's own pair: pass it the argument vq_case")
     try:
-        return ServingCase(case, ServingTerms(scenario, choose_engine(), **_given(item)), fallback)
+        return ServingCase(case, ServingTerms(scenario, choose_engine(), **keywords_of(item, MARKER)), fallback)
     except SelectionError as error:
         raise SelectionError(f"{item.nodeid}: {error}") from None
-
-
-def _given(item: pytest.Item) -> dict[str, Any]:
-    """What the test's markers say; the nearest wins, name by name."""
-    given: dict[str, Any] = {}
-    for marker in reversed(list(item.iter_markers(MARKER))):
-        given |= marker.kwargs
-    return given
 
 
 def left_out(config: pytest.Config, options: Options, serving_items: Sequence[pytest.Item]) -> list[pytest.Item]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from pytest_vq.plugin.items import deselect
 from pytest_vq.plugin.session import VqSession
 from pytest_vq.processes.shards import cut, expected_seconds
 from pytest_vq.schema.shard import Selection
@@ -39,6 +40,4 @@ def keep_shard(session: VqSession, items: list[pytest.Item], selected: Sequence[
     session.selection = Selection.of(shard, [str(case_id) for case_id in tests], here)
     others = {item for place, same in enumerate(tests.values()) if place not in here for item in same}
     session.elsewhere = len(others)
-    if others:
-        session.config.hook.pytest_deselected(items=[item for item in items if item in others])
-        items[:] = [item for item in items if item not in others]
+    deselect(items, others)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 from pytest_vq.errors import MeasurementError
@@ -86,5 +87,10 @@ def answered_qps(run: LoadRun) -> float:
     return run.answered_per_s
 
 
+def errors_in_words(runs: Iterable[LoadRun]) -> str:
+    """What the first error of each kind said; empty where there was none."""
+    return "; ".join(f"{outcome}: {message}" for run in runs for outcome, message in run.messages.items())
+
+
 def _said(run: LoadRun) -> str:
-    return "; ".join(f"{outcome}: {message}" for outcome, message in run.messages.items()) or "all were too late"
+    return errors_in_words([run]) or "all were too late"

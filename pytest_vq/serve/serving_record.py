@@ -16,6 +16,7 @@ from pytest_vq.schema.record import Environment, PairSamples, Record, Samples
 from pytest_vq.schema.served import ExecutedBatch, ServedFacts
 from pytest_vq.schema.serving import OFFLINE, LoadEvidence, ServingEstimates, ServingFigures, ServingTerms
 from pytest_vq.schema.setup import Setup
+from pytest_vq.serve.serving_plans import errors_in_words
 from pytest_vq.serve.serving_runs import PairUnderLoad, tail_claim
 from pytest_vq.serve.tails import TailVerdict, judge_tail
 
@@ -162,11 +163,8 @@ def _timing(runs: Sequence[LoadRun], served: PairUnderLoad) -> TimedFigures:
     ended = list(chain.from_iterable(run.ended for run in runs))
     typical_ms = percentile_ms(ended, 50)
     if typical_ms is None:
-        said = "; ".join(f"{outcome}: {message}" for run in runs for outcome, message in run.messages.items())
-        answered = sum(is_answered for _, is_answered in ended)
-        raise MeasurementError(
-            f"only {answered} of {len(ended)} requests were answered: no median ({said or 'the others too late'})"
-        )
+        answered, said = sum(is_answered for _, is_answered in ended), errors_in_words(runs) or "the others too late"
+        raise MeasurementError(f"only {answered} of {len(ended)} requests were answered: no median ({said})")
     return TimedFigures(
         latency_ms=typical_ms,
         latency_low_ms=None,  # requests depend on each other: intervals of their quantiles would be too narrow
